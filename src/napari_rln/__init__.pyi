@@ -11,6 +11,7 @@ from .core.errors import RlnWarning as RlnWarning
 from .core.volume import Volume as Volume
 from .deconvolution import views as views
 from .deconvolution.classical import RichardsonLucy as RichardsonLucy
+from .deconvolution.wiener import Wiener as Wiener
 from .engine.execution import Execution as Execution
 from .engine.execution import Output as Output
 from .engine.in_memory import deconvolve as deconvolve

@@ -136,7 +136,7 @@ def test_a_job_saved_in_another_folder_is_loaded_with_the_same_files(tmp_path, m
         (_fields(execution={"memory": 2}), "Execution has no setting memory"),
         (_fields(methods=[{"kind": "rld", "steps": 2}]), "RichardsonLucy has no setting steps"),
         (_fields(methods=[{"kind": "rln", "steps": 2}]), "Network has no setting steps"),
-        (_fields(methods=[{"kind": "deep"}]), "`kind` is 'deep'; give rld, rln"),
+        (_fields(methods=[{"kind": "deep"}]), "`kind` is 'deep'; give rld, wiener, rln"),
         (_fields(methods=[{}]), "`kind` is None"),
         (_fields(methods=[]), "`methods` is empty; name at least one for a.tif"),
         (_fields(methods=[{"kind": "rld"}] * 2), "`methods` has number 1 twice; leave one out"),

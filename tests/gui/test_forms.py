@@ -7,7 +7,9 @@ import pytest
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.views import DualSettings
+from napari_rln.deconvolution.wiener import Wiener
 from napari_rln.engine.execution import Execution, OutputFormat
+from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import widget_for
 from napari_rln.gui.forms import Form, label_of, tooltips
 from napari_rln.networks.network import NetworkOptions
@@ -19,7 +21,7 @@ from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.training_settings import PRESETS, TrainSettings
 
 KINDS = (
-    RichardsonLucy, NetworkOptions, MicroscopeSettings, MeasureSettings, PrepareSettings,
+    RichardsonLucy, Wiener, NetworkOptions, MicroscopeSettings, MeasureSettings, PrepareSettings,
     StructureSettings, ImagingSettings, TrainSettings, DualSettings, Execution, OutputFormat,
 )  # fmt: skip
 
@@ -51,6 +53,28 @@ def test_changed_values_come_back(qtbot):
     form.show_settings(wanted)
     assert form.settings() == wanted
     assert form.settings(device="auto") == dataclasses.replace(wanted, device="auto")
+
+
+def test_classical_rivals_go_through_the_form(qtbot):
+    form = Form(RichardsonLucy, top=("iterations", "back_projector"))
+    qtbot.addWidget(form)
+    assert "masked-wiener" in form.fields["back_projector"].choices
+    for wanted in (
+        RichardsonLucy(back_projector="masked-wiener", beta=0.02),
+        RichardsonLucy(consensus=True),
+        RichardsonLucy(tv=0.005),
+    ):
+        form.show_settings(wanted)
+        assert form.settings() == wanted
+    form.show_settings(RichardsonLucy(consensus=True))
+    form.fields["back_projector"].value = "masked-wiener"
+    with pytest.raises(FieldError, match="`consensus`"):
+        form.settings()
+    form = Form(Wiener, top=("noise_to_signal",))
+    qtbot.addWidget(form)
+    assert form.fields["noise_to_signal"].label == "Noise to signal"
+    form.fields["noise_to_signal"].value = 0.02
+    assert form.settings() == Wiener(noise_to_signal=0.02)
 
 
 def test_limits_are_the_dataclass_s(qtbot):

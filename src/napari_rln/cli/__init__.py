@@ -40,6 +40,7 @@ app = App(
 # Each with its summary, the first line of its docstring, so that help imports no command.
 for _name, _place, _summary in (
     ("rld", "deconvolve_commands:rld", "Deconvolve an image by Richardson-Lucy."),
+    ("wiener", "deconvolve_commands:wiener", "Deconvolve an image by a Wiener filter."),
     ("rln", "deconvolve_commands:rln", "Deconvolve an image by a Richardson-Lucy Network."),
     ("dual", "deconvolve_commands:dual",
      "Deconvolve two views of one object together, as of a diSPIM."),
@@ -68,6 +69,10 @@ for _name, _place, _summary in (
 batch = App(name="batch", help="Deconvolve many images; an interrupted batch continues.")
 for _name, _summary in (
     ("rld", "Deconvolve many images by Richardson-Lucy; one that fails does not stop the others."),
+    (
+        "wiener",
+        "Deconvolve many images by Wiener filters; one that fails does not stop the others.",
+    ),
     ("rln", "Deconvolve many images by networks; one that fails does not stop the others."),
 ):
     batch.command(f"napari_rln.cli.batch_commands:{_name}", name=_name, help=_summary)

@@ -1,4 +1,4 @@
-"""The commands ``napari-rln batch rld`` and ``napari-rln batch rln``."""
+"""The commands ``napari-rln batch rld``, ``batch wiener`` and ``batch rln``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from napari_rln.core.errors import ComputeError, warn
 from napari_rln.core.machine import Allowance
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.wiener import Wiener
 from napari_rln.engine.batch import REPORT, BatchSettings, Ending, list_jobs, run_batch_iter
 from napari_rln.engine.reports import BatchItem, BatchReport
 from napari_rln.engine.run import task_of
@@ -26,7 +27,7 @@ from napari_rln.psf.findings import HARMFUL, Finding
 @Flat
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """Options of both commands.
+    """Options of the commands.
 
     Parameters
     ----------
@@ -71,6 +72,23 @@ def rld(
         and optional columns psf, channel, time, series, voxel_um, psf_voxel_um and out.
     """
     _run(images, options.template("rld", (method,)), options.common.terminal)
+
+
+def wiener(
+    images: list[str],
+    *,
+    options: BatchOptions,
+    method: Annotated[Wiener, Flat] = Wiener(),
+) -> None:
+    """Deconvolve many images by Wiener filters; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    images
+        Files, folders of files, patterns ("plate/*.tif"), or tables (.csv) with a column image
+        and optional columns psf, channel, time, series, voxel_um, psf_voxel_um and out.
+    """
+    _run(images, options.template("wiener", (method,)), options.common.terminal)
 
 
 def rln(

@@ -1,4 +1,4 @@
-"""The commands ``napari-rln rld``, ``rln``, ``dual`` and ``run``, which build or load a job."""
+"""The commands ``rld``, ``wiener``, ``rln``, ``dual`` and ``run``, which build or load a job."""
 
 import json
 import sys
@@ -17,6 +17,7 @@ from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.views import DualSettings
+from napari_rln.deconvolution.wiener import Wiener
 from napari_rln.engine.job import Job, SecondView
 from napari_rln.engine.run import Outcome, channels_of, forecast_of_job, is_in_parts, run_iter
 from napari_rln.io.image import files_read
@@ -44,6 +45,33 @@ def rld(
     options: JobOptions = JobOptions(),
 ) -> None:
     """Deconvolve an image by Richardson-Lucy.
+
+    Parameters
+    ----------
+    image
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
+    psf
+        Point spread function, in the same formats; resampled to the image's voxels if necessary.
+        One per channel, or a file with as many channels, deconvolves all into one .ome.tif.
+    out
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. Volumes beyond the memory limit are written in
+        parts; an interrupted run is resumed.
+    dry_run
+        Only print the division of the volume, memory and disk space.
+    """
+    do(options.job(image, psf, (method,), out), options.terminal, dry_run=dry_run)
+
+
+def wiener(
+    image: Path,
+    *,
+    psf: list[Path],
+    out: Out,
+    dry_run: DryRun = False,
+    method: Annotated[Wiener, Flat] = Wiener(),
+    options: JobOptions = JobOptions(),
+) -> None:
+    """Deconvolve an image by a Wiener filter.
 
     Parameters
     ----------
@@ -273,6 +301,9 @@ def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
     for channel, facts in enumerate(outcome.facts):
         where = f"{out}, channel {channel}" if len(outcome.facts) > 1 else str(out)
         how = f"model {outcome.method.title.removeprefix('RLN ')}"
+        if "noise_to_signal" in facts:
+            ratio, source = facts["noise_to_signal"], facts["noise_to_signal_from"]
+            how = f"noise-to-signal ratio {ratio:.2g} ({source})"
         if "iterations" in facts:
             how = f"{facts['iterations']} iterations"
             how += f" ({facts['stopped_by']})" if job.second is None else ""

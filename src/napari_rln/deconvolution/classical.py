@@ -32,6 +32,7 @@ from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (
     RichardsonLucySettings,
+    check_consensus,
     check_psf_fits,
     memory_bytes,
     start_iteration,
@@ -53,7 +54,8 @@ READ_BYTES = 12
 
 _ESTIMATE_BYTES = 4  # per voxel of an estimate
 
-_TITLES = {"wiener-butterworth": "WB"}  # other titles than RLD, in tables and layers
+# Other titles than RLD, in tables and layers.
+_TITLES = {"wiener-butterworth": "WB", "masked-wiener": "OMW"}
 _SUPPORT = 0.99  # fraction of a PSF's light within its support
 # Width of a halo in supports: after 10 iterations, and per further tenfold. Measured
 # (benchmarks/scale.py seams).
@@ -75,7 +77,7 @@ class RichardsonLucy(RichardsonLucySettings, Method):
     @property
     def title(self) -> str:
         """Name of results in tables and layers."""
-        return _TITLES.get(self.back_projector, "RLD")
+        return "RLGC" if self.consensus else _TITLES.get(self.back_projector, "RLD")
 
     @property
     def tiles(self) -> "ClassicalTiles":
@@ -286,6 +288,7 @@ class ClassicalTiles(TileStage):
         self, crop: PreparedView, device: torch.device, started: float
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return the number of iterations, and the trial that determined it."""
+        check_consensus(self.settings, crop)
         if self._ladder is not None:
             return (yield from self._predicted(self._ladder, crop, device, started)), None
         if self.settings.iterations != "auto":

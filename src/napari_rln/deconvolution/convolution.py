@@ -153,12 +153,15 @@ class Convolution:
         self._transform.filter(image, self.otf, conjugate=True, source_box=self._field)
         return self._fold() if self.border == "reflect" else self._transform.real
 
-    def filter(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+    def filter(
+        self, image: torch.Tensor, transfer: torch.Tensor, *, joined: bool = False
+    ) -> torch.Tensor:
         """Return an image filtered by a transfer function, shape ``estimate_shape``.
 
         The image is extended beyond the field of view: mirrored for the reflect border, by its
-        edge voxels for the extended one. It may be the view that :meth:`A` returned. The transfer
-        function is divided by the number of voxels, like ``otf``.
+        edge voxels for the extended one, which on request pass smoothly into those of the opposite
+        edge (``joined``): the transform is periodic, and a step would ring. It may be the view that
+        :meth:`A` returned. The transfer function is divided by the number of voxels, like ``otf``.
         """
         real = self._transform.real
         field = real[self._field]
@@ -167,7 +170,7 @@ class Convolution:
         if self.border == "reflect":
             self._mirror(field.clone())
         elif self.border == "extended":
-            self._continue()
+            self._continue(joined=joined)
         self._transform.filter(real, transfer)
         return real[self._field] if self.border == "reflect" else real
 
@@ -182,14 +185,26 @@ class Convolution:
         dark = sensitivity <= _LEAST_SENSITIVITY
         return sensitivity.reciprocal_().masked_fill_(dark, 0.0)
 
-    def _continue(self) -> None:
+    def _continue(self, *, joined: bool) -> None:
         """Repeat the edge voxels of the field of view in all of the work buffer around it."""
         real = self._transform.real
         for axis, inside in enumerate(self._field):
             before = real.narrow(axis, 0, inside.start)
             after = real.narrow(axis, inside.stop, real.shape[axis] - inside.stop)
-            before.copy_(real.narrow(axis, inside.start, 1).expand_as(before))
-            after.copy_(real.narrow(axis, inside.stop - 1, 1).expand_as(after))
+            first = real.narrow(axis, inside.start, 1)
+            last = real.narrow(axis, inside.stop - 1, 1)
+            if not joined:
+                before.copy_(first.expand_as(before))
+                after.copy_(last.expand_as(after))
+                continue
+            gap = before.shape[axis] + after.shape[axis]
+            way = torch.arange(1, gap + 1, dtype=real.dtype, device=real.device) / (gap + 1)
+            shares = (0.5 - 0.5 * torch.cos(torch.pi * way)).view(
+                [-1 if a == axis else 1 for a in range(3)]
+            )
+            passing = last + (first - last) * shares
+            after.copy_(passing.narrow(axis, 0, after.shape[axis]))
+            before.copy_(passing.narrow(axis, after.shape[axis], before.shape[axis]))
 
     def _mirror(self, estimate: torch.Tensor) -> torch.Tensor:
         """Put an estimate into the work buffer with its mirror images around."""

@@ -61,11 +61,13 @@ class Spectrum:
         """Return noise of this spectrum, from the variance of each voxel before correlation."""
         noise: FloatArray = rng.standard_normal(variance.shape, dtype=np.float32)
         noise *= np.sqrt(variance)
-        if self.white:
-            return noise
-        z, y, x = variance.shape
-        coloured = scipy.fft.rfftn(noise) * np.sqrt(self.powers((z, y, x)))
-        drawn: FloatArray = scipy.fft.irfftn(coloured, s=noise.shape)
+        return noise if self.white else self.coloured(noise)
+
+    def coloured(self, noise: FloatArray) -> FloatArray:
+        """Return white noise (Z, Y, X) with this spectrum."""
+        z, y, x = noise.shape
+        spectrum = scipy.fft.rfftn(noise) * np.sqrt(self.powers((z, y, x)))
+        drawn: FloatArray = scipy.fft.irfftn(spectrum, s=noise.shape)
         return drawn
 
 

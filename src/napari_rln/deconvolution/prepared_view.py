@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from napari_rln.core.volume import Mask, Volume
+from napari_rln.core.volume import Mask, Shape, Volume
 from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.stopping import SplitPhotons
 
@@ -21,6 +21,8 @@ class PreparedView:
         (Z, Y, X) bool, voxels where the image shows the object; all when none.
     held_out
         Photons held out to score estimates, see :mod:`napari_rln.deconvolution.stopping`.
+    origin
+        Position (z, y, x) in a larger image that it is a part of, voxels.
     """
 
     image: Volume
@@ -28,3 +30,4 @@ class PreparedView:
     calibration: Calibration
     mask: Mask | None = None
     held_out: SplitPhotons | None = None
+    origin: Shape = (0, 0, 0)

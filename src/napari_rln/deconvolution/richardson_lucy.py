@@ -11,6 +11,7 @@ import torch
 from napari_rln.core.device import to_numpy
 from napari_rln.core.volume import FloatArray, VoxelUm
 from napari_rln.deconvolution.convolution import Convolution, map_pieces, pieces
+from napari_rln.deconvolution.gradient_consensus import GradientConsensus
 from napari_rln.deconvolution.stopping import SplitPhotons
 from napari_rln.deconvolution.total_variation import total_variation_factor
 
@@ -42,6 +43,9 @@ class View:
         Bool, of the shape of the image, voxels that show the object; all when none.
     held_out
         Photons held out of the image, to score estimates.
+    consensus
+        Random halves of the image whose corrections must agree; only with the matched back
+        projector.
     """
 
     blur: Convolution
@@ -50,6 +54,7 @@ class View:
     transfer: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     held_out: SplitPhotons | None = None
+    consensus: GradientConsensus | None = None
 
 
 class RichardsonLucyIteration:
@@ -299,7 +304,7 @@ class _Correction:
     def __init__(self, view: View, mean: float, floor: float, *, first: bool) -> None:
         self.image, self.mask, self._blur = view.image, view.mask, view.blur
         self._background, self._transfer = view.background, view.transfer
-        self.held_out = view.held_out
+        self.held_out, self._consensus = view.held_out, view.consensus
         self._floor = floor
         self.light = max(mean - view.background, floor)
         """Mean of the image minus background."""
@@ -360,13 +365,17 @@ class _Correction:
         expected, self._expected = self._expected, None
         if expected is None:
             expected = self._blur.A(estimate, background=self._background)
-        ratio = self._ratio(expected, extrapolation)
+        halves = None if self._consensus is None else self._consensus.difference()
+        ratio = self._ratio(expected, extrapolation, halves)
         if self._transfer is None:
             correction = self._blur.A_adjoint(ratio)
         else:
             correction = self._blur.filter(ratio, self._transfer)
-        correction = correction.contiguous()
-        factors = [f.view(-1) for f in (estimate, self._normalise, smooth) if f is not None]
+        correction, normalise = correction.contiguous(), self._normalise
+        if self._consensus is not None and halves is not None and normalise is not None:
+            correction = self._consensus.agreed(correction, halves, normalise, self.mask)
+            normalise = None
+        factors = [f.view(-1) for f in (estimate, normalise, smooth) if f is not None]
         new = correction.view(-1)
 
         def correct(part: slice) -> None:
@@ -386,19 +395,28 @@ class _Correction:
             map_pieces(lambda part: new[part].mul_(scale), self._pieces, new.device)
         return correction
 
-    def _ratio(self, model: torch.Tensor, extrapolation: float) -> torch.Tensor:
-        """Replace the expected image by image / expected image, in place."""
+    def _ratio(
+        self, model: torch.Tensor, extrapolation: float, halves: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Replace the expected image by image / expected image, in place.
+
+        The difference of the ``halves`` is divided by the expected image too.
+        """
         if self.held_out is not None:
             self.error = self.held_out.error(model, extrapolation)
 
         def divide(planes: slice) -> None:
             part = model[planes]
             part.clamp_min_(self._floor)
+            if halves is not None:
+                halves[planes].div_(part)
             torch.div(self.image[planes], part, out=part)
             if self.mask is not None:
                 # Masked voxels correct nothing: they are not in the matched projector's weights,
                 # and count as equal to the expected image for filters, which have no weights.
                 part.masked_fill_(~self.mask[planes], 0.0 if self._transfer is None else 1.0)
+                if halves is not None:
+                    halves[planes].masked_fill_(~self.mask[planes], 0.0)
 
         map_pieces(divide, self._planes, model.device)
         return model

@@ -137,7 +137,7 @@ class SplitPhotons:
         self.background = self.deconvolved_fraction * background
         self._photons = torch.from_numpy(photons).to(device)
         self._mask = None if mask is None else torch.from_numpy(mask).to(device)
-        passed = _passed(psf, photons.shape)
+        passed = transmission(psf, photons.shape)
         weight = (passed / (passed**2 + _ALPHA)) ** 2
         window = np.broadcast_to(_window(photons.shape), photons.shape)
         if mask is not None:
@@ -167,13 +167,14 @@ class SplitPhotons:
         )
         self._last: torch.Tensor | None = None
 
-    def whole(self, rule: StoppingRule) -> int:
+    def whole(self, rule: StoppingRule, pace: int = 1) -> int:
         """Return the number of iterations for the whole image after a trial of the part.
 
-        Higher than in the trial if limited by noise; equal if limited by the PSF.
+        Higher than in the trial if limited by noise; equal if limited by the PSF. ``pace`` is the
+        number of iterations from one error that the rule was told to the next.
         """
         factor = float(DECONVOLVED_FRACTION**-_GROWTH) if rule.best <= _NOISE_LIMITED else 1.0
-        return max(1, round(rule.iteration * factor))
+        return max(1, round(rule.iteration * pace * factor))
 
     def error(self, expected: torch.Tensor, extrapolation: float) -> float:
         """Return the error with which an estimate predicts the held-out photons.
@@ -272,7 +273,7 @@ def fitted_factor(
     return float((weight * own * target).sum()) / power if power > 0 else 1.0
 
 
-def _passed(psf: FloatArray, shape: Shape) -> FloatArray:
+def transmission(psf: FloatArray, shape: Shape) -> FloatArray:
     """Return the transmission of a PSF, |OTF| over its maximum, on the grid of an image."""
     kernel = centre_crop(psf, shape).astype(np.float32, copy=False)
     otf = np.abs(scipy.fft.rfftn(kernel, shape, workers=torch.get_num_threads()))

@@ -41,7 +41,7 @@ class Forecast:
     plan
         Division of a volume.
     iterations
-        Number of iterations of the tiles; 0 without tiles.
+        Number of iterations of the tiles; 0 without.
     assumed
         Whether the number of iterations is a typical one, as the image's noise will determine it.
     workers
@@ -84,11 +84,12 @@ class Forecast:
             ("image", f"{series}{_sizes(plan.shape)} voxels, {voxels / 1e6:.4g} Mvoxel"),
             ("blocks", f"{plan.times * len(plan.blocks)} of {_sizes(block)}"),
         ]
-        if self.iterations:
-            steps = f"{self.iterations} iterations" + (" (typical)" if self.assumed else "")
+        if plan.tiles:
+            steps = f", {self.iterations} iterations" if self.iterations else ""
+            steps += " (typical)" if steps and self.assumed else ""
             halo = f", halo {_sizes(plan.halo)}" if len(plan.tiles) > 1 else ""
             rows.append(
-                ("tiles", f"{plan.times * len(plan.tiles)} of {_sizes(plan.core)}{halo}, {steps}")
+                ("tiles", f"{plan.times * len(plan.tiles)} of {_sizes(plan.core)}{halo}{steps}")
             )
         each = "" if self.workers == 1 else f" for each of {self.workers} workers"
         rows += [
@@ -158,9 +159,10 @@ def forecast(task: Task) -> Forecast:
     elif stage is not None and stage.depends_on_image:
         most = stage.expected(most=True)  # an image with more iterations has wider halos
         if planned(memory, ram, most) is None:
-            missing.append(
-                f"possibly memory: an image that needs {most['iterations']} iterations needs more"
-            )
+            which = "with less noise"
+            if "iterations" in most:
+                which = f"that needs {most['iterations']} iterations"
+            missing.append(f"possibly memory: an image {which} needs more")
     free = free_disk(task)
     wanted = reserved_bytes(task, plan)
     if wanted > free:

@@ -9,9 +9,12 @@ from pathlib import Path
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Json, Method
+from napari_rln.deconvolution.wiener import Wiener
 from napari_rln.networks.network import Network
 
-METHODS: dict[str, type[Method]] = {method.kind: method for method in (RichardsonLucy, Network)}
+METHODS: dict[str, type[Method]] = {
+    method.kind: method for method in (RichardsonLucy, Wiener, Network)
+}
 
 
 def method_as_json(method: Method, folder: Path | None = None) -> Json:

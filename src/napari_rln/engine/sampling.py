@@ -254,7 +254,7 @@ class PaddedPart:
             slice(max(0, part.start - REPAIR_HALO), min(n, part.stop + REPAIR_HALO))
             for part, n in zip(box, image.shape, strict=True)
         )
-        self._image = image
+        self._image, self._box = image, box
         self._inner, self._planes = within(box, (z, y, x)), z
         data = image.read((z, y, x), time)
         where = f"{image.name} at {as_text((z, y, x))}"
@@ -280,4 +280,7 @@ class PaddedPart:
         mask = None if mask is None or mask[self._inner].all() else mask[self._inner].copy()
         inside = np.ascontiguousarray(data[self._inner])
         volume = Volume(data=inside, voxel_um=self._image.voxel_um, name=self._image.name)
-        return PreparedView(image=volume, psf=psf, calibration=calibration, mask=mask)
+        z, y, x = (part.start for part in self._box)
+        return PreparedView(
+            image=volume, psf=psf, calibration=calibration, mask=mask, origin=(z, y, x)
+        )

@@ -21,7 +21,7 @@ from napari_rln.gui.layers import (
     record_of,
 )
 
-RESULTS = ("rld", "rln", "rld dual", "rln dual")
+RESULTS = ("rld", "wiener", "rln", "rld dual", "rln dual")
 """Methods in the records of results."""
 
 COMPARED = (*RESULTS, "register")

@@ -1,0 +1,409 @@
+"""Wiener deconvolution: one linear filter, as a method for whole images and for tiles.
+
+With the OTF ``H``, 1 at frequency 0, and a noise-to-signal ratio ``r``, the spectrum of the image
+without its background is multiplied by
+
+    (1 + r) conj(H) / (|H|^2 + r)
+
+which is the linear filter of least squared error for an object whose spectrum is flat; the factor
+``1 + r`` keeps its light.
+
+The ratio is chosen for the image. The squared error of the *object* is a quadratic function of the
+filter, and is estimated without bias from the spectrum of the image and that of its noise, known
+from the photons (Mallows, Technometrics 15, 661, 1973; Stein, Annals of Statistics 9, 1135, 1981).
+Cross-validation would need no noise, but predicts the blurred image, whose error hardly depends on
+the ratio.
+"""
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+import torch
+from scipy import ndimage
+
+from napari_rln.core.device import computing, to_numpy
+from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import check_limits
+from napari_rln.core.report import Report
+from napari_rln.core.volume import Box, Float64Array, FloatArray, Mask, OnGrid, Shape, Volume
+from napari_rln.deconvolution.calibration import Gain, Level, Negatives
+from napari_rln.deconvolution.classical import ADVICE, READ_BYTES, residual_bytes
+from napari_rln.deconvolution.convolution import Border, Convolution, padded_shape
+from napari_rln.deconvolution.method import (
+    Json,
+    Method,
+    Observation,
+    SampleEstimates,
+    TileStage,
+    WholeResult,
+)
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.settings import check_psf_fits
+from napari_rln.deconvolution.stopping import (
+    structured_crop,
+    structured_shape,
+    transmission,
+)
+from napari_rln.deconvolution.stopping_trial import Trial
+
+ComplexArray = npt.NDArray[np.complexfloating]
+
+ASSUMED = 1e-3
+"""Noise-to-signal ratio for auto of an image without photon noise."""
+
+RATIOS: Float64Array = np.logspace(-7, 1, 161)
+"""Noise-to-signal ratios from which auto chooses."""
+
+_WORK_BYTES, _VIEW_BYTES = 26, 8  # per voxel transformed and of the image; measured
+_CHOICE_BYTES = 48  # per voxel of the part by which the ratio is chosen; measured
+_DECADES, _BINS = 12, 100  # of |OTF|^2 below 1, and bins in each
+# |OTF|^2 below which the error counts less: there an error of the noise's power outweighs all.
+_LEAST_SQUARED = 1e-3
+_LEAST_TAPERED = 4  # voxels of an axis
+_TAIL = 1e-3  # fraction of the filter's absolute weights that a tile may lack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiener(Method):
+    """Wiener deconvolution as a method.
+
+    Parameters
+    ----------
+    noise_to_signal
+        Ratio of the power of the noise to that of the object: smaller is sharper and noisier. auto
+        chooses the one with the least error of the object, as estimated from the photon noise.
+    clip
+        Set negative values of the result to 0, which adds the light that they take away; kept, the
+        result is linear in the image.
+    border
+        extended continues the image by its edge voxels, and joins opposite edges smoothly; periodic
+        and reflect assume that it repeats, or is mirrored, at the edges.
+    background
+        Background level, camera offset included, in image units; auto measures the darkest
+        regions of the image.
+    offset
+        Camera offset, the value without light, in image units; auto estimates it from the noise.
+    gain
+        Camera gain, in image units per photon; auto estimates it from the noise.
+    repair_image
+        Replace isolated hot and cold voxels by the median of their neighbours.
+    negatives
+        Negative voxels of the image, as after background subtraction: keep (auto puts the camera
+        offset below them), clip to 0, or error.
+    device
+        Compute device: auto, cpu, cuda, cuda:1 or mps.
+    """
+
+    kind: ClassVar[str] = "wiener"
+    title: ClassVar[str] = "Wiener"
+    needs_psf: ClassVar[bool] = True
+    files: ClassVar[tuple[Path, ...]] = ()
+    blocks: ClassVar[None] = None
+
+    noise_to_signal: Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e3}] = "auto"
+    clip: bool = False
+    border: Border = "extended"
+    background: Level = "auto"
+    offset: Level = "auto"
+    gain: Gain = "auto"
+    repair_image: bool = True
+    negatives: Negatives = "keep"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+    @property
+    def tiles(self) -> "WienerTiles":
+        """The filter, tile by tile."""
+        return WienerTiles(self)
+
+    def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
+        """Raise unless there is a PSF that matches the image, and a single view."""
+        if psf is None:
+            raise RlnError("Wiener deconvolution needs the PSF; give one (`psf`).")
+        if views > 1:
+            raise RlnError(
+                "Wiener deconvolution is of one view; use Richardson-Lucy or a network for two."
+            )
+        check_psf_fits(image, psf)
+
+    def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
+        """Return the memory for a whole image, bytes, beside that already in use."""
+        assert psf_shape is not None
+        stage = self.tiles
+        choice = stage.search_bytes(structured_shape(shape, psf_shape), psf_shape)
+        largest = max(stage.memory_bytes(shape, psf_shape), choice)
+        return READ_BYTES * math.prod(shape) + largest + residual_bytes(shape, psf_shape)
+
+    def whole(self, observation: Observation) -> Generator[Report, None, WholeResult | None]:
+        """Deconvolve a whole image; yield a report, return the result.
+
+        None if it does not fit into memory.
+        """
+        (view,), device = observation.views, observation.device
+        assert view.psf is not None
+        needed = self.tiles.memory_bytes(view.image.shape, view.psf.shape)
+        if not observation.fits_whole(needed):
+            return None
+        with computing(needed, device, ADVICE):
+            facts = self.ratio_for(view)
+            data = self.filtered(view, facts["noise_to_signal"], device)
+            observation.memory.sample()
+        seconds = time.perf_counter() - observation.started
+        yield Report(phase="deconvolve", done=1, total=1, seconds=seconds)
+        return WholeResult(data, facts)
+
+    def ratio_for(self, view: PreparedView) -> Json:
+        """Return the noise-to-signal ratio for an image and where it is from, as facts."""
+        if self.noise_to_signal != "auto":
+            ratio, source = self.noise_to_signal, "given"
+        elif view.calibration.camera.counts_photons:
+            assert view.psf is not None
+            part = structured_crop(view.image.data, view.psf.shape)
+            ratio, source = best_ratio(view, part), "estimated"
+        else:
+            ratio, source = ASSUMED, "assumed"
+        return {"noise_to_signal": ratio, "noise_to_signal_from": source}
+
+    def filtered(self, view: PreparedView, ratio: float, device: torch.device) -> FloatArray:
+        """Return an image deconvolved with a noise-to-signal ratio, image units."""
+        assert view.psf is not None
+        blur = Convolution(view.psf.data, view.image.shape, border=self.border, device=device)
+        data = view.image.data - np.float32(view.calibration.background)
+        if view.mask is not None:
+            data = _filled(data, view.mask)
+        transfer = wiener_filter(blur, ratio)
+        result = blur.filter(torch.from_numpy(data).to(device), transfer, joined=True)
+        values = to_numpy(result[blur.window])
+        return values.clip(0) if self.clip else values
+
+
+def wiener_filter(blur: Convolution, ratio: float) -> torch.Tensor:
+    """Return the transfer function of a Wiener filter, laid out and scaled like ``blur.otf``."""
+    count = math.prod(blur.work_shape)
+    squared = (torch.view_as_real(blur.otf).square().sum(-1)).mul_(count**2)
+    return blur.otf.conj() * (1 + ratio) / squared.add_(ratio)
+
+
+def best_ratio(view: PreparedView, part: tuple[slice, ...]) -> float:
+    """Return the noise-to-signal ratio with the least error of the object, estimated in a part.
+
+    With the spectra ``S`` of the blurred object and ``N`` of the noise, the filter
+    ``(1 + r) conj(H) / D`` and ``D = |H|^2 + r``, the squared error of the object at a frequency is
+
+        (1 + r)^2 |H|^2 (S + N) / D^2 - 2 (1 + r) S / D
+
+    but for a constant. Frequencies are weighted by their transmission. ``S`` is the spectrum of the
+    image minus ``N``, and would contain what its borders make of it: light leaks to frequencies
+    without any. Two ways against it leave different remains, which lower the ratio; so the
+    larger of both is taken.
+    """
+    assert view.psf is not None
+    calibration = view.calibration
+    photons = calibration.camera.photons(view.image.data[part])
+    light = photons - np.float32(calibration.background_photons)
+    if view.mask is not None:
+        light *= view.mask[part]
+        photons = photons * view.mask[part]
+    squared = np.square(transmission(view.psf.data, photons.shape))
+    # In a real transform each frequency but the first and the last stands for two.
+    weight = 2 * squared / (squared + np.float32(_LEAST_SQUARED))
+    weight[:, :, 0] /= 2
+    if photons.shape[2] % 2 == 0:
+        weight[:, :, -1] /= 2
+    weight[0, 0, 0] = 0  # a constant belongs to the background
+    spectrum = calibration.spectrum
+    # The error depends on the frequency by |H|^2 alone.
+    depth = -np.log10(squared.clip(10.0**-_DECADES, 1)) * _BINS
+    bins = depth.astype(np.int32).ravel()
+    coloured = weight if spectrum.white else weight * spectrum.powers(photons.shape)
+    noise = np.bincount(bins, coloured.ravel()) * float(photons.sum(dtype=np.float64))
+    transmitted = 10.0 ** (-(np.arange(len(noise)) + 0.5) / _BINS)
+    gain = (1 + RATIOS[:, None]) / (transmitted + RATIOS[:, None])
+    ratios = []
+    for transform, share in (
+        _periodic(light),
+        _tapered(light, photons * np.float32(spectrum.variance_ratio)),
+    ):
+        power = np.bincount(bins, (weight * np.square(np.abs(transform))).ravel())
+        signal = (power - share.noise * noise) / share.signal
+        error = gain**2 * transmitted * (signal + noise) - 2 * gain * signal
+        ratios.append(float(RATIOS[error.sum(axis=1).argmin()]))
+    return max(ratios)
+
+
+class _Share(NamedTuple):
+    """Fractions of the power of signal and noise in a transform."""
+
+    signal: float
+    noise: float
+
+
+def _periodic(light: FloatArray) -> tuple[ComplexArray, _Share]:
+    """Return the transform of an image without the steps between opposite borders.
+
+    The periodic component of Moisan, Journal of Mathematical Imaging and Vision 39, 161, 2011.
+    """
+    steps = np.zeros_like(light)
+    curvature = np.zeros((1, 1, 1), np.float32)  # of a frequency, by the discrete Laplacian
+    for axis, n in enumerate(light.shape):
+        if n == 1:
+            continue
+        first, last = (np.take(light, [place], axis) for place in (0, n - 1))
+        ends = np.moveaxis(steps, axis, 0)
+        ends[0] += np.moveaxis(last - first, axis, 0)[0]
+        ends[-1] -= np.moveaxis(last - first, axis, 0)[0]
+        angles = 2 * np.pi * (np.fft.rfftfreq(n) if axis == 2 else np.fft.fftfreq(n))
+        along = 2 * np.cos(angles).astype(np.float32) - 2
+        curvature = curvature + np.expand_dims(along, [a for a in range(3) if a != axis])
+    curvature[0, 0, 0] = -1  # there the steps sum up to 0
+    threads = torch.get_num_threads()
+    smooth = scipy.fft.rfftn(steps, workers=threads) / curvature
+    return scipy.fft.rfftn(light, workers=threads) - smooth, _Share(1.0, 1.0)
+
+
+def _tapered(light: FloatArray, variance: FloatArray) -> tuple[ComplexArray, _Share]:
+    """Return the transform of an image that is faded out towards its borders."""
+    window = np.ones((1, 1, 1), np.float32)
+    for axis, n in enumerate(light.shape):
+        if n >= _LEAST_TAPERED:
+            fade = np.sin(np.pi * (np.arange(n) + 0.5) / n).astype(np.float32) ** 2
+            window = window * np.expand_dims(fade, [a for a in range(3) if a != axis])
+    faded = light * window
+
+    def sum_of(values: FloatArray) -> float:
+        return float(values.sum(dtype=np.float64))
+
+    noise, faded_noise = sum_of(variance), sum_of(variance * window**2)
+    signal, faded_signal = sum_of(light**2) - noise, sum_of(faded**2) - faded_noise
+    transform = scipy.fft.rfftn(faded, workers=torch.get_num_threads())
+    return transform, _Share(
+        signal=faded_signal / signal if 0 < faded_signal < signal else 1.0,
+        noise=faded_noise / noise if noise > 0 else 1.0,
+    )
+
+
+class WienerTiles(TileStage):
+    """The filter in tiles, with one noise-to-signal ratio."""
+
+    def __init__(self, method: Wiener) -> None:
+        self._method = method
+
+    @property
+    def estimates(self) -> int:
+        """Number of estimates of a tile."""
+        return 1
+
+    def memory_bytes(self, shape: Shape, psf_shape: Shape) -> int:
+        """Return the memory for a tile with its halo, in bytes."""
+        work = math.prod(padded_shape(shape, psf_shape, self._method.border))
+        return _WORK_BYTES * work + _VIEW_BYTES * math.prod(shape)
+
+    def search_bytes(self, shape: Shape, psf_shape: Shape) -> int:
+        """Return the memory of :meth:`search` for a part of a shape, in bytes."""
+        return _CHOICE_BYTES * math.prod(shape) if self.depends_on_image else 0
+
+    def search(
+        self, crop: PreparedView, device: torch.device, started: float
+    ) -> Generator[Report, None, tuple[Json, Trial | None]]:
+        """Yield a report; return the noise-to-signal ratio."""
+        shared = self._method.ratio_for(crop)
+        yield Report(phase="sample", done=1, total=1, seconds=time.perf_counter() - started)
+        return shared, None
+
+    def sample(
+        self,
+        crops: Sequence[PreparedView],
+        shared: Json,
+        level: float | None,
+        device: torch.device,
+        started: float,
+    ) -> Generator[Report, None, SampleEstimates]:
+        """Yield reports; return the results of the crops."""
+        results = []
+        for done, crop in enumerate(crops, 1):
+            results.append(self._method.filtered(crop, shared["noise_to_signal"], device))
+            seconds = time.perf_counter() - started
+            yield Report(phase="sample", done=done, total=len(crops), seconds=seconds)
+        return SampleEstimates({}, results)
+
+    def halo(self, psf: Volume, shared: Json) -> Shape:
+        """Return the halo of tiles in voxels (z, y, x).
+
+        Half of it is blended. Beyond the other half the absolute weights of the filter sum up to a
+        thousandth along each axis, unless they reach farther than the PSF.
+        """
+        n = [2 * size for size in psf.shape]
+        blur = Convolution(psf.data, (n[0], n[1], n[2]), border="periodic")
+        point = torch.zeros(blur.image_shape)
+        point[0, 0, 0] = 1
+        weights = blur.filter(point, wiener_filter(blur, shared["noise_to_signal"])).abs()
+        reach = []
+        for axis, size in enumerate(psf.shape):
+            others = [a for a in range(3) if a != axis]
+            along = weights.sum(dim=others, dtype=torch.float64)
+            sides = along[: size + 1].clone()  # by distance
+            sides[1:size] += along[size + 1 :].flip(0)
+            beyond = sides.sum() - sides.cumsum(0)
+            inside = int((beyond > _TAIL * sides.sum()).sum())
+            reach.append(2 * min(inside, size - 1))
+        z, y, x = reach
+        return z, y, x
+
+    def margin(self, psf_shape: Shape) -> Shape:
+        """Return the padding of a tile for its transform, in voxels (z, y, x)."""
+        if self._method.border == "periodic":
+            return 0, 0, 0
+        z, y, x = (n - 1 for n in psf_shape)
+        return z, y, x
+
+    def check_division(self) -> None:
+        """Raise if tiles are impossible."""
+        if self._method.border == "periodic":
+            raise RlnError(
+                "the periodic border needs the whole volume, which exceeds the memory limit; use "
+                "the extended border."
+            )
+
+    def tile(
+        self,
+        crop: PreparedView,
+        shared: Json,
+        level: float | None,
+        device: torch.device,
+        part: Box,
+    ) -> FloatArray:
+        """Return the result in a part of a tile's window, image units."""
+        return self._method.filtered(crop, shared["noise_to_signal"], device)[part]
+
+    def expected(self, *, most: bool = False) -> Json:
+        """Return the usual, or with ``most`` the least, noise-to-signal ratio."""
+        if self._method.noise_to_signal != "auto":
+            return {"noise_to_signal": self._method.noise_to_signal}
+        return {"noise_to_signal": float(RATIOS[0]) if most else ASSUMED}
+
+    @property
+    def depends_on_image(self) -> bool:
+        """Whether the noise-to-signal ratio depends on the image's noise."""
+        return self._method.noise_to_signal == "auto"
+
+    def facts(self, shared: Json) -> Json:
+        """Return the shared parameters of the tiles for the record."""
+        return shared
+
+
+def _filled(data: FloatArray, mask: Mask) -> FloatArray:
+    """Return an image with the nearest measured value where none was measured."""
+    if not mask.any():
+        return np.zeros_like(data)
+    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    filled: FloatArray = data[tuple(nearest)]
+    return filled
