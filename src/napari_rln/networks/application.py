@@ -1,6 +1,7 @@
 """Application of a network to an image: its input, its output, and tiles.
 
-Tiles overlap by the network's receptive field, so that their result equals that of the whole.
+Tiles overlap by the network's receptive field, so that their result equals that of the whole,
+unless the network looks at all of it.
 """
 
 import time
@@ -29,9 +30,15 @@ BRIGHTNESS_OF = 1
 """Index of the estimate whose brightness sets the scale, among several: smooth, yet sharpened."""
 
 
-def halo_of(model: Model) -> int:
-    """Return the voxels on either side of a tile on which its result depends."""
-    halo = model.network.halo(None if model.psf is None else model.psf.shape)
+def halo_of(model: Model, network: Inference | None = None) -> int:
+    """Return the voxels on either side of a tile that are read.
+
+    For the PSF of the network prepared for inference, or else that of the training.
+    """
+    if network is not None:
+        halo = network.halo
+    else:
+        halo = model.network.halo(None if model.psf is None else model.psf.shape)
     if model.refinement is not None:
         return halo + model.refinement.settings.receptive_field
     return halo + MERGE_HALO * model.start.needs_psf

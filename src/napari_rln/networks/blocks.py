@@ -33,6 +33,7 @@ from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.refinement import VOXEL_BYTES as REFINEMENT_BYTES
 from napari_rln.networks.refinement import InferenceRefinement, Refiner
 from napari_rln.networks.rln import RLN
+from napari_rln.networks.suitability import warn_of_seams
 from napari_rln.networks.torch_inference import Inference
 
 _WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
@@ -45,7 +46,7 @@ def block_tiles(
     shape: Shape, model: Model, network: Inference, tile: TileSide, most: int
 ) -> tuple[Tile, ...]:
     """Return the tiles of a model's network, with its receptive field as their halo."""
-    halo = (halo_of(model),) * 3
+    halo = (halo_of(model, network),) * 3
     if tile != "auto":
         return plan_tiles(shape, (tile,) * 3, halo)
     after = MERGE_BYTES if model.refinement is None else REFINEMENT_BYTES
@@ -79,7 +80,7 @@ class NetworkBlocks:
         """Return the memory per voxel of a block on a type of device, in bytes."""
         own = self._model.network
         if not isinstance(own, RLN):
-            return own.voxel_bytes
+            return own.voxel_bytes * (2 if self._precision == "float64" else 1)
         if kind == "cpu":
             network = self._model.for_inference(torch.device(kind), self._precision).bytes_per_voxel
         else:  # known without preparing it on the device
@@ -149,6 +150,8 @@ class NetworkBlocks:
         """Return a computer of blocks with these parameters."""
         model = self._model
         network = model.for_inference(device, self._precision, psf)
+        if halo_of(model, network) > self.receptive_field:
+            warn_of_seams(model)
         scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
         refinement = None
         if model.refinement is not None:

@@ -21,7 +21,7 @@ from torch.nn.functional import avg_pool3d, conv3d, conv_transpose3d, softplus
 from napari_rln.core.errors import RlnError
 from napari_rln.core.memory import keep_freed_memory
 from napari_rln.networks.architectures.base import check_input
-from napari_rln.networks.rln import RLN, ConvBN, UpBN
+from napari_rln.networks.rln import RECEPTIVE_FIELD, RLN, ConvBN, UpBN
 
 if TYPE_CHECKING:
     from napari_rln.networks.cpu_kernels.compiled import Compiled
@@ -68,6 +68,8 @@ class InferenceNetwork:
     bytes_per_voxel
         Memory of a call beside input and output, measured; compiled, each thread has a further
         workspace of some MB.
+    halo
+        Voxels around a tile that it reads.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class InferenceNetwork:
                 "float16 is no faster on the CPU; use precision float32 there, or a GPU."
             )
         self.device, self.precision = device, precision
+        self.halo = RECEPTIVE_FIELD
         self._settings = network.settings
         self._orientations = orientations(mirrors)
         self._dtype = torch.float64 if precision == "float64" else torch.float32

@@ -34,7 +34,8 @@ from napari_rln.networks.refinement import CANDIDATES, Refinement, RefinementSet
 from napari_rln.networks.rln import RLN
 from napari_rln.networks.torch_inference import Inference, inference_of
 
-FORMAT = 1
+FORMAT = 2
+_FIRST_FORMAT = 1  # of Richardson-Lucy Networks, which earlier versions read
 SUFFIX = ".safetensors"
 UNIVERSAL = "universal"
 """Name of the shipped model that is the default."""
@@ -116,6 +117,8 @@ class Model:
             raise RlnError("a model whose start is a ladder, and no other, predicts the stop.")
         if not isinstance(self.network, RLN) and (self.start.needs_psf or any(self.mirrors)):
             raise RlnError(f"{self.network.title} starts from the image, and is not mirrored.")
+        if self.network.needs_psf and self.psf is None:
+            raise RlnError(f"a model of {self.network.title} needs the PSF that it is for.")
         if self.refinement is None:
             return
         self.refinement.eval()
@@ -164,7 +167,7 @@ class Model:
         if any(self.mirrors):
             described["mirrors"] = list(self.mirrors)
         return {
-            "format": FORMAT,
+            "format": _FIRST_FORMAT if isinstance(self.network, RLN) else FORMAT,
             "name": self.name,
             "variant": self.variant,
             "network": as_dict(self.network.settings),

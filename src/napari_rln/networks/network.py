@@ -1,4 +1,4 @@
-"""The Richardson-Lucy Network as a deconvolution method: whole images, and blocks."""
+"""A network as a deconvolution method: whole images, and blocks."""
 
 import math
 import time
@@ -59,7 +59,7 @@ _MODEL_FILE = "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Settings of the application of a Richardson-Lucy Network.
+    """Settings of the application of a network.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Network(NetworkOptions, Method):
-    """A Richardson-Lucy Network as a method.
+    """A network as a method: a Richardson-Lucy Network, or one of another architecture.
 
     Parameters
     ----------
@@ -177,12 +177,11 @@ class Network(NetworkOptions, Method):
                 "a classical deconvolution, such as universal, or one trained on two views."
             )
         if psf is None and model.needs_psf:
-            why = "starts from a classical deconvolution and"
+            why, other = "starts from a classical deconvolution and", "of the paper's variant"
             if not model.start.needs_psf:
-                why = f"is of {model.network.title}, which"
+                why, other = f"is of {model.network.title}, which", "that does without"
             raise RlnError(
-                f"model {model.name} {why} needs the PSF; give one (`psf`), or use a model of the "
-                "paper's variant."
+                f"model {model.name} {why} needs the PSF; give one (`psf`), or use a model {other}."
             )
         if psf is not None and views == 1:
             check_psf_fits(image, psf)

@@ -213,7 +213,6 @@ class RLN(Architecture):
     kind: ClassVar[str] = "rln"
     title: ClassVar[str] = "RLN"
     step: ClassVar[int] = 2
-    voxel_bytes: int = 420
     settings: NetworkSettings
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:

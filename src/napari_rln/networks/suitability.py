@@ -57,6 +57,6 @@ def grid_error(model: Model, image: OnGrid) -> RlnError:
 def warn_of_seams(model: Model) -> None:
     """Warn that an image is computed in tiles which differ from the whole."""
     warn(
-        f"{model.network.title} looks at the whole image, but this one is computed in tiles, whose "
-        "seams may show; deconvolve a smaller region for a result without them."
+        f"{model.network.title} looks farther than around a tile, but the image is computed in "
+        "tiles, whose seams may show; deconvolve a smaller region for a result without them."
     )

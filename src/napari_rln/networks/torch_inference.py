@@ -22,10 +22,13 @@ class Inference(Protocol):
         Implementation, for records.
     bytes_per_voxel
         Memory of a call beside input and output.
+    halo
+        Voxels around a tile that it reads.
     """
 
     path: str
     bytes_per_voxel: int
+    halo: int
 
     def __call__(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> torch.Tensor:
         """Return the output (1, D, H, W) for an image (C, D, H, W), or of N for (N, C, D, H, W)."""
@@ -47,7 +50,7 @@ class TorchInference:
 
     Attributes
     ----------
-    path, bytes_per_voxel
+    path, bytes_per_voxel, halo
         As of :class:`Inference`.
 
     Raises
@@ -72,6 +75,7 @@ class TorchInference:
             keep_freed_memory()
         self.path = "torch"
         self.bytes_per_voxel = network.voxel_bytes * (2 if precision == "float64" else 1)
+        self.halo = network.halo(None if psf is None else (*psf.shape,))
         self.device, self._half = device, precision == "float16"
         self._dtype = torch.float64 if precision == "float64" else torch.float32
         self._network = copy_of(network).to(device, self._dtype).eval()

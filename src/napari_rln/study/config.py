@@ -18,6 +18,7 @@ from napari_rln.core.limits import as_dict, check_limits, from_dict
 from napari_rln.core.volume import Shape, VoxelUm
 from napari_rln.deconvolution.method import Method
 from napari_rln.engine.methods import method_from_json
+from napari_rln.networks.architectures.registry import class_of
 from napari_rln.networks.model import Model, load_model
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.simulate.aberrations import Aberrations
@@ -334,7 +335,8 @@ class StudyMethod:
         if "minutes" in given and "steps" not in given:
             given["steps"] = None  # replaces those of the preset
         if "shape" in given and "patch" not in given:  # whole volumes, for some architectures
-            given["patch"] = min(settings.patch, 2 * (min(given["shape"]) // 2))
+            step = max(2, class_of(settings.architecture).step)
+            given["patch"] = min(settings.patch, step * (min(given["shape"]) // step))
         settings = from_dict(TrainSettings, as_dict(settings) | given)
         settings = replace(settings, seed=seed, device=device)
         if volumes is not None:

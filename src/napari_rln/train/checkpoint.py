@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +14,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
 from napari_rln.io.paths import atomic
 from napari_rln.train.estimates_on_disk import EstimateCache
-from napari_rln.train.training_settings import Quality
+from napari_rln.train.training_settings import Quality, TrainSettings
 
 _KEY = "napari-rln training"
 _METADATA = (
@@ -58,7 +58,7 @@ class Checkpoint:
     moments: dict[int, Tensors]
     volumes: tuple[int, int]
     initial_errors: list[float]
-    learning_rate: dict[str, Any]
+    learning_rate: dict[str, Any] = field(default_factory=dict)
     best: BestWeights | None = None
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
@@ -102,6 +102,8 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             fields = json.loads(metadata[_KEY])
+            # Settings that came later had these values before.
+            fields["settings"] = as_dict(TrainSettings()) | fields["settings"]
             moments: dict[int, Tensors] = {}
             for name, value in _part(tensors, "adam").items():
                 number, moment = name.split(".")

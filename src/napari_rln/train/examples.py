@@ -174,14 +174,14 @@ class SyntheticPairs:
         if self.psf is None:
             psf, assumed = draw_psf(seed=(self.seed, number, 2), largest=self.largest)
         else:
-            psf = assumed = _cropped(self.psf)
+            psf = assumed = cropped(self.psf)
         pair = simulate_pair(
             psf,
             _single_kind(self.structures, number) if self.one_kind else self.structures,
             self.imaging,
             shape=self.shape,
             seed=(self.seed, number),
-            psf_b=self.psf_b and _cropped(self.psf_b),
+            psf_b=self.psf_b and cropped(self.psf_b),
             conditions=self.conditions,
         )
         return pair, assumed
@@ -286,7 +286,7 @@ def example(
     if pair.second is not None:
         assert source.psf_b is not None
         second = PreparedView(
-            image=pair.second, psf=_cropped(source.psf_b), calibration=calibrate(pair.second)
+            image=pair.second, psf=cropped(source.psf_b), calibration=calibrate(pair.second)
         )
 
     first = PreparedView(image=pair.image, psf=psf, calibration=calibration)
@@ -470,7 +470,7 @@ def symmetry_of(psf: Volume) -> Symmetry:
     return Symmetry(flips=(z, y, x), quarter_turn=square)
 
 
-def _cropped(psf: Volume) -> Volume:
+def cropped(psf: Volume) -> Volume:
     """Return the central part of a PSF, of at most the largest size, sum 1."""
     if all(n <= most for n, most in zip(psf.shape, _LARGEST_CROP, strict=True)):
         return psf

@@ -11,7 +11,6 @@ WARM_UP = 20
 """Steps of rising learning rate."""
 
 _PATIENCE = 10  # validations without a smaller error, after which CARE's rate is halved
-_LEAST_GAIN = 1e-4  # of the logarithm of the error, that counts as smaller
 
 
 @dataclass
@@ -41,7 +40,7 @@ class LearningRate:
 
     def observe(self, error: float) -> None:
         """Adapt the rate to the error of a validation."""
-        if self.least is None or error < self.least - _LEAST_GAIN:
+        if self.least is None or error < self.least:
             self.least, self.waited = error, 0
             return
         self.waited += 1

@@ -35,10 +35,12 @@ _PAPER: dict[ArchitectureName, dict[str, Any]] = {
         "steps": 12_000, "learning_rate": 0.04, "batch": 1, "patch": 128,
         "normalisation": "percentiles", "bn_momentum": 0.1,
     },
-    "ista": {"steps": 20_000, "learning_rate": 1e-4, "batch": 1},
-    "ista-large": {"steps": 20_000, "learning_rate": 1e-4, "batch": 1},
-    "admm": {"steps": 20_000, "learning_rate": 1e-3, "batch": 1},
-    "kld": {"steps": 1_000, "learning_rate": 1e-3, "batch": 1, "examples": 1},
+    "ista": {"steps": 20_000, "learning_rate": 1e-4, "batch": 1, "shape": (64, 64, 64)},
+    "ista-large": {"steps": 20_000, "learning_rate": 1e-4, "batch": 1, "shape": (64, 64, 64)},
+    "admm": {"steps": 20_000, "learning_rate": 1e-3, "batch": 1, "shape": (64, 64, 64)},
+    "kld": {
+        "steps": 1_000, "learning_rate": 1e-3, "batch": 1, "examples": 1, "shape": (64, 64, 64),
+    },
 }  # fmt: skip
 
 
@@ -56,7 +58,7 @@ def settings_of(architecture: ArchitectureName, preset: Preset) -> TrainSettings
         own = {"normalisation": "brightness", "initial": "estimate"} | _PAPER[architecture]
         return replace(settings, architecture=architecture, mirror=False, **own)
     own = _COMMON | _BUDGET[architecture]
-    if class_of(architecture).needs_psf:  # of whole volumes: patches would be smaller than the blur
+    if class_of(architecture).needs_psf:  # light of a patch would come from beyond it
         own |= {"batch": 1, "patch": 2 * (min(settings.shape) // 2)}
     return replace(
         settings, architecture=architecture, start="matched", normalisation="brightness", **own

@@ -10,9 +10,11 @@ from torch import nn
 
 from napari_rln.core.brightness import brightness
 from napari_rln.core.device import has_fast_bfloat16
+from napari_rln.core.errors import ComputeError
 from napari_rln.core.generators import Stopwatch, relay
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
+from napari_rln.core.volume import FloatArray
 from napari_rln.deconvolution.ladder import STOP
 from napari_rln.networks.architectures.base import Architecture
 from napari_rln.networks.architectures.registry import copy_of, new_network
@@ -25,7 +27,7 @@ from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
 from napari_rln.train.batches import inner
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
-from napari_rln.train.examples import Example, SyntheticPairs, rescaled
+from napari_rln.train.examples import Example, SyntheticPairs, cropped, rescaled
 from napari_rln.train.learning_rate import WARM_UP, LearningRate, cosine
 from napari_rln.train.loss import (
     Losses,
@@ -121,6 +123,7 @@ class TrainingState:
                     refinement=self._inference_refinement(initial.refinement),
                     estimate_weight=initial.estimate_weight,
                     output_scale=initial.output_scale,
+                    step=self.network.step,
                 )
                 report = replace(report, preview=early)
             yield report
@@ -269,8 +272,8 @@ class TrainingState:
         else:
             network = new_network(settings.architecture)
         if network.needs_psf:
-            assert self.training_set.psf is not None
-            network.bind(self.training_set.psf.data)
+            assert self._psf is not None
+            network.bind(self._psf)
         if initial is None:
             network.initialise(torch.Generator().manual_seed(settings.seed))
         if initial is None and isinstance(network, RLN):
@@ -313,13 +316,16 @@ class TrainingState:
         self._held_out = [with_output(made, network) for made in self._held_out]
 
     def _inference_network(self) -> Inference:
-        psf = self.training_set.psf
-        return inference_of(
-            self.network.eval(),
-            self.device,
-            mirrors=self._mirrors,
-            psf=None if psf is None else psf.data,
-        )
+        network = self.network.eval()
+        return inference_of(network, self.device, mirrors=self._mirrors, psf=self._psf)
+
+    @property
+    def _psf(self) -> FloatArray | None:
+        """PSF of the examples; none for a family of PSFs."""
+        psf, source = self.training_set.psf, self.training_set.source
+        if psf is None:
+            return None
+        return (cropped(psf) if isinstance(source, SyntheticPairs) else psf).data
 
     @property
     def _mirrors(self) -> Mirrors:
@@ -334,6 +340,11 @@ class TrainingState:
 
     def _descend(self) -> dict[str, float]:
         losses = self._refinement_losses() if self._refining else self._network_losses()
+        if not torch.isfinite(losses.total):
+            raise ComputeError(
+                f"the training diverged: its loss is not finite after {self.step} steps; choose a "
+                "lower learning rate (learning_rate)."
+            )
         self._optimiser.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         if self.settings.clip:
@@ -442,6 +453,7 @@ class TrainingState:
             refinement=self._inference_refinement(self.refinement if self._refining else None),
             estimate_weights=sorted(fractions | ({initial.estimate_weight} if initial else set())),
             output_scale=self._pool.output_scale,
+            step=self.network.step,
         )
         self._validation = self.clock.seconds - began
         self._validating += self._validation

@@ -9,7 +9,7 @@ from napari_rln.core.limits import check_limits
 from napari_rln.core.tiles import STEP
 from napari_rln.core.volume import FloatArray
 from napari_rln.networks.architectures.base import Views
-from napari_rln.networks.architectures.registry import ArchitectureName
+from napari_rln.networks.architectures.registry import ArchitectureName, class_of
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import NormalisationMethod
@@ -151,6 +151,12 @@ class TrainSettings:
             raise RlnError(
                 f"`patch` is {self.patch} voxels but must be even; give {self.patch + 1}."
             )
+        step = class_of(self.architecture).step
+        if self.patch % step:
+            raise RlnError(
+                f"`patch` is {self.patch} voxels; for {self.architecture} it must be a multiple of "
+                f"{step}: give {self.patch + -self.patch % step}."
+            )
         if 2 * self.margin >= self.patch:
             raise RlnError(
                 f"`margin` is {self.margin} but must be less than half of `patch`, {self.patch}; "
@@ -165,6 +171,11 @@ class TrainSettings:
             raise RlnError(
                 f"`architecture` is {self.architecture}, which starts from the image of a single "
                 "view; give `variant` paper and `views` single."
+            )
+        if class_of(self.architecture).needs_psf and self.normalisation != "brightness":
+            raise RlnError(
+                f"`normalisation` is {self.normalisation}, but the blur by the PSF, a part of "
+                f"{self.architecture}, is of light; give brightness."
             )
         if self.variant == "started" and self.start == "image":
             raise RlnError(

@@ -100,15 +100,16 @@ def validate(
     refinement: InferenceRefinement | None = None,
     estimate_weights: Sequence[float] = (0.0,),
     output_scale: float = 1.0,
+    step: int = 2,
 ) -> ValidationResult:
     """Return the scores of a network on one or more examples.
 
     The network is a function from image and initial estimate (C, D, H, W), of even sizes, to the
     output (1, D, H, W), which is refined if there is a refinement. ``estimate_weights`` are
     candidate fractions of the initial estimate in the
-    result, and ``output_scale`` is that of the targets.
+    result, ``output_scale`` is that of the targets, and inputs are padded to multiples of ``step``.
     """
-    outputs = [apply_whole(network, example, refinement) for example in examples]
+    outputs = [apply_whole(network, example, refinement, step) for example in examples]
 
     def mixed(fraction: float) -> list[tuple[FloatArray, Example]]:
         pairs = zip(outputs, examples, strict=True)
@@ -134,9 +135,10 @@ def preview(
     refinement: InferenceRefinement | None = None,
     estimate_weight: float,
     output_scale: float,
+    step: int = 2,
 ) -> Preview:
     """Return the preview of an example; see :func:`validate`."""
-    result = apply_whole(network, example, refinement)
+    result = apply_whole(network, example, refinement, step)
     return _preview(example, _mixed(result, example, estimate_weight, output_scale))
 
 
@@ -156,14 +158,17 @@ def _log_error(result: FloatArray, example: Example) -> float:
 
 
 def apply_whole(
-    network: Network, example: Example, refinement: InferenceRefinement | None = None
+    network: Network,
+    example: Example,
+    refinement: InferenceRefinement | None = None,
+    step: int = 2,
 ) -> FloatArray:
     """Return the result (Z, Y, X) for an example, in units of its target.
 
     With a refinement the network is applied unless its output is among the candidates.
     """
     if refinement is None:
-        return _output(network, example)
+        return _output(network, example, step)
     if len(example.candidates) < CANDIDATES:
         example = with_output(example, network)
     assert example.light is not None
@@ -178,10 +183,10 @@ def with_output(example: Example, network: Network) -> Example:
     return replace(example, candidates=(*classical, output))
 
 
-def _output(network: Network, example: Example) -> FloatArray:
+def _output(network: Network, example: Example, step: int = 2) -> FloatArray:
     x, E0 = (
         torch.stack(
-            [torch.from_numpy(even_sized(channel.astype(np.float32))) for channel in channels]
+            [torch.from_numpy(even_sized(channel.astype(np.float32), step)) for channel in channels]
         )
         for channels in example.network_input()
     )

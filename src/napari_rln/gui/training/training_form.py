@@ -26,7 +26,7 @@ from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.interrupted import IMAGE, PSF, PSF_B, InterruptedTraining
 from napari_rln.gui.training.second_psf import SecondPsf, SecondViewForm
 from napari_rln.gui.training.training_run import TrainingPlan
-from napari_rln.networks.architectures.registry import ArchitectureName
+from napari_rln.networks.architectures.registry import ArchitectureName, class_of
 from napari_rln.networks.library import file_name
 from napari_rln.networks.model import SUFFIX, UNIVERSAL, Model
 from napari_rln.simulate.structures import StructureSettings
@@ -74,6 +74,7 @@ class TrainingForm(QWidget):
         super().__init__()
         self._viewer = viewer
         self._model: Model | None = None  # initial model
+        self._unusable: RlnError | None = None  # why the chosen one cannot be used
         self.psf = VolumePicker(viewer, prefer=is_psf)
         self.image = VolumePicker(viewer, prefer=is_raw, optional="none: default light and noise")
         self.preset = QComboBox()
@@ -116,6 +117,8 @@ class TrainingForm(QWidget):
 
         Raises :class:`RlnError` if an input is missing, or settings contradict each other.
         """
+        if self._unusable is not None:
+            raise self._unusable
         psf = self._psf()
         return TrainingPlan(
             name=file_name(self.name.text() or self.name.placeholderText()),
@@ -173,9 +176,12 @@ class TrainingForm(QWidget):
 
     def refresh_models(self) -> None:
         """Update the list of initial models, and keep the choice."""
-        names = [_NEW]
-        if self.chosen_preset == "quick" and self.chosen_architecture == "rln":
-            names = [*preferences.library().names()]
+        names = [] if self.chosen_architecture == "rln" else [_NEW]
+        title = class_of(self.chosen_architecture).title
+        if self.chosen_preset == "quick":
+            entries = preferences.library().entries()
+            names += [e.name for e in entries if not e.error and e.architecture == title]
+        names = names or [_NEW]
         chosen = self.initial_model.currentText()
         if [self.initial_model.itemText(i) for i in range(self.initial_model.count())] == names:
             return
@@ -215,14 +221,17 @@ class TrainingForm(QWidget):
         return str(preferences.library().path(name) or name)
 
     def _on_preset(self) -> None:
-        explanation = _PRESETS[self.preset.currentText()][1]
-        if self.chosen_architecture != "rln":
-            explanation = _RIVAL_PAPER if self.chosen_preset == "paper" else _RIVAL
-        self.explanation.setText(explanation)
+        self._explain()
         self.initial_model.blockSignals(True)
         self.initial_model.clear()
         self.initial_model.blockSignals(False)
         self.refresh_models()
+
+    def _explain(self) -> None:
+        explanation = _PRESETS[self.preset.currentText()][1]
+        if self.chosen_architecture != "rln":
+            explanation = _RIVAL_PAPER if self.chosen_preset == "paper" else _RIVAL
+        self.explanation.setText(explanation)
 
     def _on_initial_model(self) -> None:
         try:
@@ -233,8 +242,11 @@ class TrainingForm(QWidget):
                 architecture=self.chosen_architecture,
             )
         except RlnError as error:  # its file is damaged or missing
+            self._unusable = error
             self.explanation.setText(str(error))
             return
+        self._unusable = None
+        self._explain()
         self.training.show_settings(settings)
         is_fixed = self._model is not None or settings.architecture != "rln"
         self.second.show_views(settings.views if is_fixed else self.second.views, fixed=is_fixed)

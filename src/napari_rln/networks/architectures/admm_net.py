@@ -115,7 +115,8 @@ class PiecewiseLinear(nn.Module):
     def forward(self, c: torch.Tensor, number: int) -> torch.Tensor:
         """Return the function of a filter, of the shape of ``c``."""
         position = (c + 1) * (0.5 * (POINTS - 1))
-        left = position.detach().floor().clamp(0, POINTS - 2)
+        # NaN, of a training that diverged, shall be reported and not be an index.
+        left = position.detach().nan_to_num().floor().clamp(0, POINTS - 2)
         values, index = self.values[number], left.int()
         low, high = values[index], values[index + 1]
         return low + (position - left) * (high - low)
@@ -162,7 +163,7 @@ class AdmmNet(Unrolled):
     kind: ClassVar[str] = "admm"
     title: ClassVar[str] = "ADMM-Net"
     exact_tiles: ClassVar[bool] = False
-    voxel_bytes: int = 3000
+    voxel_bytes: int = 6000
 
     def __init__(self, settings: AdmmSettings | None = None) -> None:
         super().__init__()
@@ -199,7 +200,7 @@ class AdmmNet(Unrolled):
             scipy.fft.next_fast_len(n + b + a + 1, real=True) - n - b
             for n, b, a in zip(x.shape[-3:], before, after, strict=True)
         )
-        y = mirrored(x, before, after)
+        y = _extended(x, before, after)
         z, y_, x_ = y.shape[-3:]
         shape = (z, y_, x_)
         otf = self.blur.transfer(shape, size, y)
@@ -211,13 +212,21 @@ class AdmmNet(Unrolled):
         return Outputs(cropped(self.last(otf, image, wanted, shape), before, after))
 
 
+def _extended(x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> torch.Tensor:
+    """Return images with their mirror images around them, and beyond these the border's voxels."""
+    near = [min(a, n) for a, n in zip(after, x.shape[-3:], strict=True)]
+    rest = [n for a, m in zip(after[::-1], near[::-1], strict=True) for n in (0, a - m)]
+    return torch.nn.functional.pad(mirrored(x, before, near), rest, mode="replicate")
+
+
 def _phases(shape: Shape, like: torch.Tensor) -> list[torch.Tensor]:
     """Return the spectra (3, n) of impulses one voxel before, at, and after the origin, by axis."""
     made = []
     for axis, n in enumerate(shape):
-        frequency = (torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq)(n, device=like.device)
-        place = torch.arange(-1.0, 2.0, device=like.device)
-        made.append(torch.exp(-2j * torch.pi * place[:, None] * frequency).to(like.dtype))
+        frequencies = torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq
+        frequency = frequencies(n, dtype=torch.float64, device="cpu")
+        place = torch.arange(-1.0, 2.0, dtype=torch.float64)
+        made.append(torch.exp(-2j * torch.pi * place[:, None] * frequency).to(like))
     return made
 
 

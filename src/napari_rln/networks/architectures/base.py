@@ -12,6 +12,9 @@ Views = Literal["single", "averaged", "concatenated"]
 """Views of an input: one; two summed; or two as channels."""
 
 
+_FEW = 20_480  # voxels of all channels and two axes, up to which torch avoids oneDNN
+
+
 class Outputs(NamedTuple):
     """Outputs of a network.
 
@@ -20,7 +23,8 @@ class Outputs(NamedTuple):
     output
         (N, 1, D, H, W), the restored image.
     symmetry
-        Mean squared error of the symmetry of transforms, a scalar; none without such transforms.
+        Mean squared errors of the symmetry of transforms, summed, a scalar; none without such
+        transforms.
     """
 
     output: torch.Tensor
@@ -45,7 +49,9 @@ class Architecture(nn.Module):
     exact_tiles
         Whether tiles with the network's halo give the result of the whole.
     voxel_bytes
-        Memory of inference per voxel beside input and output, bytes; measured.
+        Memory of inference per voxel beside input and output, bytes, of an architecture that
+        :class:`napari_rln.networks.torch_inference.TorchInference` applies; measured, the largest
+        of several sizes and numbers of threads.
     settings
         Frozen dataclass of the sizes of the network.
     """
@@ -99,9 +105,28 @@ def check_input(x: torch.Tensor, channels: int, step: int) -> None:
         )
 
 
-def conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv3d:
-    """Return a 3x3x3 convolution that keeps the size."""
-    return nn.Conv3d(inputs, outputs, 3, padding=1, bias=bias)
+class Conv(nn.Conv3d):
+    """A 3x3x3 convolution that keeps the size.
+
+    On a CPU torch gives single inputs of few channels to a routine that is ten times as slow as
+    oneDNN, and needs 27 copies of the input.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, outputs, D, H, W)."""
+        few = len(x) == 1 and x[0, :, :, :, 0].numel() <= _FEW
+        if not few or x.device.type != "cpu" or x.dtype != torch.float32:
+            return super().forward(x)
+        if torch.is_grad_enabled():  # of a batch of two, oneDNN computes the gradient too
+            return super().forward(torch.cat((x, torch.zeros_like(x))))[:1]
+        one = [1, 1, 1]
+        made: torch.Tensor = torch.ops.aten.mkldnn_convolution(
+            x, self.weight, self.bias, one, one, one, 1
+        )
+        return made
 
 
 def initialise_uniformly(module: nn.Module, generator: torch.Generator) -> None:

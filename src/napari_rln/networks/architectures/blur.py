@@ -23,8 +23,8 @@ class Blur:
     Parameters
     ----------
     psf
-        (z, y, x), sum 1, centre on voxel ``n // 2``. It is cropped to the sides of smaller images,
-        and scaled to sum 1 again.
+        (z, y, x), sum 1, centre on voxel ``n // 2``. Of n planes it is cropped to 2 n - 1, beyond
+        which no light is in the image, and scaled to sum 1 again.
     """
 
     def __init__(self, psf: FloatArray) -> None:
@@ -64,14 +64,14 @@ class Blur:
         """
         key = shape, size, like.device, like.dtype
         if key not in self._transfers:
-            if len(self._transfers) == _MOST_TRANSFERS:
+            if len(self._transfers) >= _MOST_TRANSFERS:
                 self._transfers.pop(next(iter(self._transfers)))
             self._transfers[key] = self._transfer(*key)
         return self._transfers[key]
 
     def size_for(self, shape: Sequence[int]) -> Shape:
-        """Return the size (z, y, x) of the PSF, cropped to the sides of an image."""
-        z, y, x = (min(p, n) for p, n in zip(self._psf.shape, shape, strict=True))
+        """Return the size (z, y, x) of the PSF, cropped for an image of a shape."""
+        z, y, x = (min(p, 2 * n - 1) for p, n in zip(self._psf.shape, shape, strict=True))
         return z, y, x
 
     def _filtered(self, x: torch.Tensor, size: Shape, *, conjugate: bool) -> torch.Tensor:

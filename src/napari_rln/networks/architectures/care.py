@@ -11,9 +11,9 @@ from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import Shape
 from napari_rln.networks.architectures.base import (
     Architecture,
+    Conv,
     Outputs,
     check_input,
-    conv,
     initialise_uniformly,
 )
 
@@ -25,13 +25,10 @@ class CareSettings:
     Parameters
     ----------
     filters
-        Channels of the first level; each level below has twice as many.
-    depth
-        Number of levels below the first.
+        Channels of the first of three levels; each level below has twice as many.
     """
 
     filters: Annotated[int, {"min": 2, "max": 512}] = 32
-    depth: Annotated[int, {"min": 2, "max": 2}] = 2
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -42,7 +39,7 @@ class Pair(nn.Module):
 
     def __init__(self, inputs: int, middle: int, outputs: int) -> None:
         super().__init__()
-        self.first, self.second = conv(inputs, middle), conv(middle, outputs)
+        self.first, self.second = Conv(inputs, middle), Conv(middle, outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (N, outputs, D, H, W)."""
@@ -59,7 +56,7 @@ class Care(Architecture):
     kind: ClassVar[str] = "care"
     title: ClassVar[str] = "CARE"
     step: ClassVar[int] = 4
-    voxel_bytes: int = 1400
+    voxel_bytes: int = 1500
 
     def __init__(self, settings: CareSettings | None = None) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import leaky_relu, relu
 
 from napari_rln.core.volume import Shape
-from napari_rln.networks.architectures.base import Architecture, Outputs, check_input
+from napari_rln.networks.architectures.base import Architecture, Conv, Outputs, check_input
 
 _EPS = 1e-3  # of batch normalisation
 _SPREAD = 0.1  # standard deviation of initial weights
@@ -24,9 +24,10 @@ class Layer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
         super().__init__()
-        side = 3 if stride == 1 else 2
-        self.conv = nn.Conv3d(
-            inputs, outputs, side, stride=stride, padding=1 if stride == 1 else 0, bias=False
+        self.conv = (
+            Conv(inputs, outputs, bias=False)
+            if stride == 1
+            else nn.Conv3d(inputs, outputs, 2, stride=stride, bias=False)
         )
         self.bn = nn.BatchNorm3d(outputs, eps=_EPS)
 
@@ -44,7 +45,7 @@ class DenseDecon(Architecture):
     kind: ClassVar[str] = "ddn"
     title: ClassVar[str] = "DDN"
     step: ClassVar[int] = 2
-    voxel_bytes: int = 560
+    voxel_bytes: int = 1000
 
     def __init__(self, settings: DenseDeconSettings | None = None) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class DenseDecon(Architecture):
         self.deeper = nn.ModuleList([Layer(8, 4), Layer(4, 8), Layer(12, 4), Layer(16, 8)])
         self.up = nn.ConvTranspose3d(8, 4, 2, stride=2, bias=False)
         self.up_bn = nn.BatchNorm3d(4, eps=_EPS)
-        self.last = nn.Conv3d(4, 1, 3, padding=1, bias=False)
+        self.last = Conv(4, 1, bias=False)
         self.last_bn = nn.BatchNorm3d(1, eps=_EPS)
 
     def halo(self, psf_shape: Shape | None) -> int:

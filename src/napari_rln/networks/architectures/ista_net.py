@@ -9,11 +9,11 @@ from torch.nn.functional import relu
 
 from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import Shape
-from napari_rln.networks.architectures.base import Outputs, check_input, conv
+from napari_rln.networks.architectures.base import Conv, Outputs, check_input
 from napari_rln.networks.architectures.blur import Blur
 from napari_rln.networks.architectures.unrolled import Unrolled
 
-_STEP, _THRESHOLD = 0.5, 0.01  # first values
+_RATE, _THRESHOLD = 0.5, 0.01  # first values
 _MOST_HALO = 64  # beyond which tiles would be mostly halo
 
 
@@ -42,17 +42,17 @@ class Phase(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         n = channels
-        self.step = nn.Parameter(torch.tensor([_STEP]))
+        self.rate = nn.Parameter(torch.tensor([_RATE]))
         self.threshold = nn.Parameter(torch.tensor([_THRESHOLD]))
-        self.D, self.G = conv(1, n, bias=False), conv(n, 1, bias=False)
-        self.F_1, self.F_2 = conv(n, n, bias=False), conv(n, n, bias=False)
-        self.Ft_1, self.Ft_2 = conv(n, n, bias=False), conv(n, n, bias=False)
+        self.D, self.G = Conv(1, n, bias=False), Conv(n, 1, bias=False)
+        self.F_1, self.F_2 = Conv(n, n, bias=False), Conv(n, n, bias=False)
+        self.Ft_1, self.Ft_2 = Conv(n, n, bias=False), Conv(n, n, bias=False)
 
     def forward(
         self, x: torch.Tensor, y: torch.Tensor, blur: Blur
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the next estimate, and the error of the symmetry of the transform."""
-        r = x - self.step * blur.A_adjoint(blur.A(x) - y)
+        r = x - self.rate * blur.A_adjoint(blur.A(x) - y)
         detail = self.D(r)
         coefficients = self.F_2(relu(self.F_1(detail)))
         shrunk = coefficients.sign() * relu(coefficients.abs() - self.threshold)
@@ -78,7 +78,7 @@ class IstaNet(Unrolled):
     def __init__(self, settings: IstaSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or IstaSettings()
-        self.voxel_bytes = 250 + 24 * self.settings.channels
+        self.voxel_bytes = 400 + 50 * self.settings.channels
         phases = [Phase(self.settings.channels) for _ in range(self.settings.phases)]
         self.phases = nn.ModuleList(phases)
 
@@ -96,7 +96,7 @@ class IstaNet(Unrolled):
             if isinstance(part, nn.Conv3d):
                 nn.init.xavier_normal_(part.weight, generator=generator)
             elif isinstance(part, Phase):
-                nn.init.constant_(part.step, _STEP)
+                nn.init.constant_(part.rate, _RATE)
                 nn.init.constant_(part.threshold, _THRESHOLD)
 
     def forward(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> Outputs:
@@ -106,4 +106,4 @@ class IstaNet(Unrolled):
         for phase in self.phases:
             estimate, symmetry = phase(estimate, x, self.blur)
             symmetries.append(symmetry)
-        return Outputs(estimate, torch.stack(symmetries).mean())
+        return Outputs(estimate, torch.stack(symmetries).sum())

@@ -19,7 +19,8 @@ from napari_rln.networks.architectures.blur import cropped, mirrored
 from napari_rln.networks.architectures.unrolled import Unrolled
 
 _AXES = (-3, -2, -1)
-_FLOOR = 0.02  # least estimate, relative to the brightness of structures
+_FLOOR = 1e-4  # of the first estimate, relative to the brightness of structures
+_LEAST = 1e-3  # sum of a kernel before it is scaled to 1
 _BACKGROUND = 0.1  # added to image and blur before the division
 
 
@@ -31,10 +32,9 @@ class KernelLearningSettings:
     ----------
     iterations
         Number of iterations.
-    depth
-        Voxels of the kernel before and after its centre along z.
-    radius
-        Largest distance from its axis in voxels.
+    depth, radius
+        Voxels of the kernel before and after its centre along z, and largest distance from its
+        axis; it begins as the PSF mirrored, cut off there.
     """
 
     iterations: Annotated[int, {"min": 1, "max": 20}] = 2
@@ -80,7 +80,7 @@ class KernelLearning(Unrolled):
         low, high = self.profile[:, left], self.profile[:, left + 1]
         kernel = low + fraction * (high - low)
         kernel = torch.where(radius <= self.settings.radius, kernel, 0.0)
-        made: torch.Tensor = kernel / kernel.sum()
+        made: torch.Tensor = kernel / kernel.sum().clamp_min(_LEAST)
         return made
 
     def forward(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> Outputs:
@@ -91,7 +91,7 @@ class KernelLearning(Unrolled):
         for _ in range(self.settings.iterations):
             blurred = self.blur.A(estimate)
             ratio = (image + _BACKGROUND) / (blurred + _BACKGROUND)
-            estimate = (estimate * _filtered(ratio, kernel)).clamp_min(_FLOOR)
+            estimate = (estimate * _filtered(ratio, kernel)).clamp_min(0)
         return Outputs(estimate)
 
     def _profile_of(self, kernel: FloatArray) -> FloatArray:

@@ -11,9 +11,9 @@ from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import Shape
 from napari_rln.networks.architectures.base import (
     Architecture,
+    Conv,
     Outputs,
     check_input,
-    conv,
     initialise_uniformly,
 )
 
@@ -47,7 +47,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         reduced = max(1, channels // reduction)
-        self.first, self.second = conv(channels, channels), conv(channels, channels)
+        self.first, self.second = Conv(channels, channels), Conv(channels, channels)
         self.squeeze, self.excite = (
             nn.Conv3d(channels, reduced, 1),
             nn.Conv3d(reduced, channels, 1),
@@ -67,7 +67,7 @@ class Group(nn.Module):
         super().__init__()
         n = settings.channels
         blocks = [Block(n, settings.reduction) for _ in range(settings.blocks)]
-        self.body = nn.Sequential(*blocks, conv(n, n))
+        self.body = nn.Sequential(*blocks, Conv(n, n))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the shape of ``x``."""
@@ -77,22 +77,22 @@ class Group(nn.Module):
 class Rcan(Architecture):
     """The 3D residual channel attention network: 1,002,621 parameters by default.
 
-    Attention is the mean of channels over the whole input, so that tiles differ from the whole. The
-    image is mapped from 0 to 1 to -1 to 1, and the output back.
+    Attention is the mean of channels over the whole input, so that tiles differ from the whole. Of
+    the image 0 becomes -1 and 1 becomes 1, and of the output the reverse.
     """
 
     kind: ClassVar[str] = "rcan"
     title: ClassVar[str] = "3D-RCAN"
     exact_tiles: ClassVar[bool] = False
-    voxel_bytes: int = 950
+    voxel_bytes: int = 1400
 
     def __init__(self, settings: RcanSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or RcanSettings()
         n = self.settings.channels
-        self.first, self.last = conv(1, n), conv(n, 1)
+        self.first, self.last = Conv(1, n), Conv(n, 1)
         groups = [Group(self.settings) for _ in range(self.settings.groups)]
-        self.body = nn.Sequential(*groups, conv(n, n))
+        self.body = nn.Sequential(*groups, Conv(n, n))
 
     def halo(self, psf_shape: Shape | None) -> int:
         """Return the receptive field of the convolutions."""
