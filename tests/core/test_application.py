@@ -479,7 +479,7 @@ def test_tiles_see_as_far_as_the_network_and_less_would_not_do(variant, axis, mo
     tiled = apply_model(image, PSF, model, _settings(tile=16))
     assert (whole.record.facts["tiles"], tiled.record.facts["tiles"]) == (1, 5)
     assert _apart(tiled.data, whole.data) < 1e-5
-    monkeypatch.setattr(blocks, "halo_of", lambda model: 12)
+    monkeypatch.setattr(blocks, "halo_of", lambda model, network=None: 12)
     short = apply_model(image, PSF, model, _settings(tile=16))
     assert _apart(short.data, whole.data) > 1e-4
 

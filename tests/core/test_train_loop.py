@@ -29,7 +29,7 @@ from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.model import Model
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
-from napari_rln.train import examples, pool, validation
+from napari_rln.train import examples, learning_rate, pool, validation
 from napari_rln.train import state as run
 from napari_rln.train.batch_statistics import estimate_statistics
 from napari_rln.train.batches import Batch, draw_batch
@@ -129,7 +129,7 @@ def judged(monkeypatch):
 
         monkeypatch.setattr(run, "validate", validate)
         monkeypatch.setattr(run, "preview", lambda *_, **__: None)
-        monkeypatch.setattr(run, "InferenceNetwork", lambda network, device, **options: network)
+        monkeypatch.setattr(run, "inference_of", lambda network, device, **options: network)
         return seen
 
     return judge
@@ -620,7 +620,8 @@ def clock(monkeypatch, few):
     takes(pool, "example", 1.0)
     takes(run.TrainingState, "_descend", 0.1)
     takes(run, "validate", 2.0)
-    monkeypatch.setattr(run, "_WARM_UP", 6)
+    monkeypatch.setattr(run, "WARM_UP", 6)
+    monkeypatch.setattr(learning_rate, "WARM_UP", 6)
     return clock
 
 

@@ -1,5 +1,6 @@
 """What a training is told: limits, presets, what goes together, and the file it goes on from."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
 from napari_rln.io.volumes import write
 from napari_rln.networks.initial_estimate import StartSettings
@@ -237,6 +239,7 @@ def _checkpoint() -> Checkpoint:
         losses={"total": 0.5},
         volumes=[20, 8],
         initial_errors=[-1.0],
+        learning_rate={"halvings": 2, "waited": 1, "least": -2.5},
         weights={"a.weight": torch.arange(6.0).reshape(2, 3).T},
         moments={0: {"step": torch.tensor(3.0)}, 10: {"step": torch.tensor(4.0)}},
         best=BestWeights(
@@ -250,7 +253,8 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     saved.save(tmp_path / "c.checkpoint")
     found = Checkpoint.load(tmp_path / "c.checkpoint")
     for name in (
-        "settings", "inputs", "step", "total", "frozen", "losses", "volumes", "initial_errors"
+        "settings", "inputs", "step", "total", "frozen", "losses", "volumes", "initial_errors",
+        "learning_rate",
     ):  # fmt: skip
         assert getattr(found, name) == getattr(saved, name)
     assert torch.equal(found.weights["a.weight"], saved.weights["a.weight"])
@@ -285,3 +289,13 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
         save_file({"a": torch.zeros(2)}, path, metadata)
         with pytest.raises(RlnError, match="is not a training checkpoint"):
             Checkpoint.load(path)
+
+
+def test_a_checkpoint_of_before_a_setting_was_added_is_gone_on_with():
+    settings = as_dict(TrainSettings(seed=1))
+    older = {k: v for k, v in settings.items() if k not in ("architecture", "mirror")}
+    saved = replace(_checkpoint(), settings=json.loads(json.dumps(older)))
+    saved.check(settings, saved.inputs, Path("c"))
+    care, _ = choose_settings("full", architecture="care")
+    with pytest.raises(RlnError, match="architecture"):
+        saved.check(as_dict(replace(care, seed=1)), saved.inputs, Path("c"))

@@ -63,7 +63,10 @@ class Checkpoint:
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
         """Raise an RlnError with the names of the settings or inputs of another training."""
-        for saved, present in ((self.settings, settings), (self.inputs, inputs)):
+        # A setting that a later version added had its default.
+        added = {k: v for k, v in as_dict(TrainSettings()).items() if k in settings}
+        before = json.loads(json.dumps(added)) | self.settings
+        for saved, present in ((before, settings), (self.inputs, inputs)):
             now = json.loads(json.dumps(present))
             differ = sorted(k for k in {*saved, *now} if saved.get(k) != now.get(k))
             if differ:
@@ -102,8 +105,6 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             fields = json.loads(metadata[_KEY])
-            # Settings that came later had these values before.
-            fields["settings"] = as_dict(TrainSettings()) | fields["settings"]
             moments: dict[int, Tensors] = {}
             for name, value in _part(tensors, "adam").items():
                 number, moment = name.split(".")
