@@ -268,7 +268,7 @@ def test_what_differs_from_a_checkpoint_is_named():
     saved = _checkpoint()
     path, inputs = Path("m.checkpoint"), {"psf": "abc"}
     saved.check({"seed": 1, "shape": (8, 8)}, inputs, path)
-    now = {"seed": 2, "shape": [8, 8], "batch": 4}
+    now = {"seed": 2, "shape": [8, 8], "batch": 8}  # 4 unless set
     with pytest.raises(RlnError, match=r"m\.checkpoint.*batch, seed"):
         saved.check(now, inputs, path)
     with pytest.raises(RlnError, match="psf"):
