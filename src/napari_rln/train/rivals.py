@@ -17,7 +17,7 @@ _BUDGET: dict[ArchitectureName, dict[str, Any]] = {
     "ista": {"learning_rate": 1e-3},
     "ista-large": {"learning_rate": 5e-4},
     "admm": {"learning_rate": 1e-3},
-    "kld": {"learning_rate": 1e-3},
+    "kld": {"learning_rate": 0.02},
 }
 
 # As published, as far as it is: loss and schedule are functions of the architecture. Patches are
@@ -39,7 +39,7 @@ _PAPER: dict[ArchitectureName, dict[str, Any]] = {
     "ista-large": {"steps": 20_000, "learning_rate": 1e-4, "batch": 1, "shape": (64, 64, 64)},
     "admm": {"steps": 20_000, "learning_rate": 1e-3, "batch": 1, "shape": (64, 64, 64)},
     "kld": {
-        "steps": 1_000, "learning_rate": 1e-3, "batch": 1, "examples": 1, "shape": (64, 64, 64),
+        "steps": 1_000, "learning_rate": 0.02, "batch": 1, "examples": 1, "shape": (64, 64, 64),
     },
 }  # fmt: skip
 

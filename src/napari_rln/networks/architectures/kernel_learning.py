@@ -56,9 +56,13 @@ class KernelLearning(Unrolled):
         super().__init__()
         self.settings = settings or KernelLearningSettings()
         planes, radii = 2 * self.settings.depth + 1, self.settings.radius + 1
-        self.profile = nn.Parameter(torch.zeros(planes, radii))
+        # The light of each ring, not its voxels' values: wide rings have hundreds of voxels, and
+        # steps of one length in their values would be of very different effect.
+        self.light = nn.Parameter(torch.zeros(planes, radii))
         distance = torch.arange(-self.settings.radius, self.settings.radius + 1).float()
         self._distances = torch.hypot(distance[:, None], distance[None])
+        rings = self._distances.round().long().flatten()
+        self._sizes = torch.bincount(rings, minlength=radii)[:radii].float()
 
     def halo(self, psf_shape: Shape | None) -> int:
         """Return the voxels on which it depends: a blur forth and a kernel back per iteration."""
@@ -70,14 +74,15 @@ class KernelLearning(Unrolled):
         """Set the profile to that of the adjoint of the blur: two plain iterations."""
         kernel = self.blur.kernel.flip(0, 1, 2).numpy()
         with torch.no_grad():
-            self.profile.copy_(torch.from_numpy(self._profile_of(kernel)))
+            self.light.copy_(torch.from_numpy(self._light_of(kernel)))
 
     def kernel(self) -> torch.Tensor:
         """Return the back projector, (z, y, x) with sum 1."""
-        radius = self._distances.to(self.profile.device)
+        radius = self._distances.to(self.light.device)
         left = radius.floor().long().clamp(max=self.settings.radius - 1)
         fraction = (radius - left).clamp(max=1)
-        low, high = self.profile[:, left], self.profile[:, left + 1]
+        values = self.light / self._sizes.to(self.light.device)
+        low, high = values[:, left], values[:, left + 1]
         kernel = low + fraction * (high - low)
         kernel = torch.where(radius <= self.settings.radius, kernel, 0.0)
         made: torch.Tensor = kernel / kernel.sum().clamp_min(_LEAST)
@@ -94,20 +99,21 @@ class KernelLearning(Unrolled):
             estimate = (estimate * _filtered(ratio, kernel)).clamp_min(0)
         return Outputs(estimate)
 
-    def _profile_of(self, kernel: FloatArray) -> FloatArray:
-        """Return the mean of a kernel (z, y, x) at each distance from its axis, plane by plane."""
+    def _light_of(self, kernel: FloatArray) -> FloatArray:
+        """Return the light of the rings of a kernel (z, y, x), of 1 in the mean."""
         n_z, n_y, n_x = kernel.shape
         y, x = np.arange(n_y) - (n_y - 1) // 2, np.arange(n_x) - (n_x - 1) // 2
-        shell = np.rint(np.hypot(y[:, None], x)).astype(int)
+        ring = np.rint(np.hypot(y[:, None], x)).astype(int).ravel()
         radii = self.settings.radius + 1
-        count = np.maximum(np.bincount(shell.ravel(), minlength=radii)[:radii], 1)
-        profile = np.zeros(self.profile.shape, np.float32)
+        light = np.zeros(self.light.shape, np.float32)
+        inside = np.bincount(ring, minlength=radii)[:radii]  # fewer than of the ring in corners
         for plane in range(n_z):
             z = plane - (n_z - 1) // 2 + self.settings.depth
-            if 0 <= z < len(profile):
-                sums = np.bincount(shell.ravel(), kernel[plane].ravel(), minlength=radii)
-                profile[z] = sums[:radii] / count
-        return profile
+            if 0 <= z < len(light):
+                sums = np.bincount(ring, kernel[plane].ravel(), minlength=radii)[:radii]
+                light[z] = sums / np.maximum(inside, 1) * self._sizes.numpy()
+        light /= light.mean()
+        return light
 
 
 def _filtered(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
