@@ -231,7 +231,7 @@ def test_a_job_opens_its_image_once_to_decide_how_to_run(folder, monkeypatch):
         ("{", "job.json cannot be read as a job"),
         ([], 'job.json: this is not a job: its JSON must contain "napari-rln job": 1'),
         (_fields(psf="psf.tif"), "job.json: a job has no psf; it may have"),
-        (_fields(methods=[{"kind": "deep"}]), "\"kind\" is 'deep'; give rld, rln"),
+        (_fields(methods=[{"kind": "deep"}]), "\"kind\" is 'deep'; give rld"),
         (_fields(methods=[{"kind": "rld", "iterations": 0}]), '"iterations" is 0 but must'),
         (_fields(methods=[{"kind": "rld", "device": 3}]), '"device" is 3'),
         (_fields(methods=[{"kind": "rln", "model": "absent.safetensors"}]), "absent.safetensors"),

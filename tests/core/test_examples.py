@@ -63,7 +63,7 @@ def test_the_python_of_the_documents_uses_what_is_offered(document):
 @pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.stem)
 def test_the_lines_of_the_documents_are_commands(document):
     lines = re.findall(r"^ *(napari-rln [-\w]+ .*)$", document.read_text(), re.MULTILINE)
-    assert lines or document.stem not in ("README", "psf", "deconvolution", "rln", "scale")
+    assert lines or document.stem not in ("README", "psf", "deconvolution", "rln", "scale", "study")
     for line in lines:
         _, *words = shlex.split(line, comments=True)
         app.parse_args(words, print_error=False, exit_on_error=False)

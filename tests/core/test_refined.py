@@ -171,7 +171,7 @@ def test_tiles_together_are_the_whole_and_less_halo_would_not_do(axis, monkeypat
     tiled = deconvolve(image, PSF, REFINED, tile=16)
     assert (whole.record.facts["tiles"], tiled.record.facts["tiles"]) == (1, 6)
     assert _apart(tiled.data, whole.data) < 1e-5
-    monkeypatch.setattr(blocks, "halo_of", lambda model: 8)
+    monkeypatch.setattr(blocks, "halo_of", lambda model, network=None: 8)
     short = deconvolve(image, PSF, REFINED, tile=16)
     assert _apart(short.data, whole.data) > 1e-4
 

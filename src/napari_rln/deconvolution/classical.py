@@ -17,7 +17,7 @@ from napari_rln.core.device import computing
 from napari_rln.core.errors import RlnError
 from napari_rln.core.report import Report
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume
-from napari_rln.deconvolution.convolution import padded_shape
+from napari_rln.deconvolution.convolution import check_tiled, padded_shape, tile_margin
 from napari_rln.deconvolution.ladder import COUNTS, MOST, Ladder
 from napari_rln.deconvolution.method import (
     Json,
@@ -358,18 +358,11 @@ class ClassicalTiles(TileStage):
 
     def margin(self, psf_shape: Shape) -> Shape:
         """Return the padding of a tile for its transform, in voxels (z, y, x)."""
-        if self.settings.border == "periodic":
-            return 0, 0, 0
-        z, y, x = (n - 1 for n in psf_shape)
-        return z, y, x
+        return tile_margin(psf_shape, self.settings.border)
 
     def check_division(self) -> None:
         """Raise if tiles are impossible."""
-        if self.settings.border == "periodic":
-            raise RlnError(
-                "the periodic border needs the whole volume, which exceeds the memory limit; use "
-                "the extended border."
-            )
+        check_tiled(self.settings.border)
 
     def tile(
         self,

@@ -55,6 +55,29 @@ def padded_shape(image_shape: Shape, psf_shape: Shape, border: Border) -> Shape:
     return fast_shape((z, y, x))
 
 
+def tile_margin(psf_shape: Shape, border: Border) -> Shape:
+    """Return the padding of a tile for its transform, in voxels (z, y, x)."""
+    if border == "periodic":
+        return 0, 0, 0
+    z, y, x = (n - 1 for n in psf_shape)
+    return z, y, x
+
+
+def check_tiled(border: Border) -> None:
+    """Raise unless a volume with this border can be cut into tiles.
+
+    Raises
+    ------
+    RlnError
+        If it is periodic.
+    """
+    if border == "periodic":
+        raise RlnError(
+            "the periodic border needs the whole volume, which exceeds the memory limit; use the "
+            "extended border."
+        )
+
+
 class Convolution:
     """Blur by a PSF and crop to the field of view, with its adjoint.
 

@@ -35,7 +35,13 @@ from napari_rln.core.report import Report
 from napari_rln.core.volume import Box, Float64Array, FloatArray, Mask, OnGrid, Shape, Volume
 from napari_rln.deconvolution.calibration import Gain, Level, Negatives
 from napari_rln.deconvolution.classical import ADVICE, READ_BYTES, residual_bytes
-from napari_rln.deconvolution.convolution import Border, Convolution, padded_shape
+from napari_rln.deconvolution.convolution import (
+    Border,
+    Convolution,
+    check_tiled,
+    padded_shape,
+    tile_margin,
+)
 from napari_rln.deconvolution.method import (
     Json,
     Method,
@@ -360,18 +366,11 @@ class WienerTiles(TileStage):
 
     def margin(self, psf_shape: Shape) -> Shape:
         """Return the padding of a tile for its transform, in voxels (z, y, x)."""
-        if self._method.border == "periodic":
-            return 0, 0, 0
-        z, y, x = (n - 1 for n in psf_shape)
-        return z, y, x
+        return tile_margin(psf_shape, self._method.border)
 
     def check_division(self) -> None:
         """Raise if tiles are impossible."""
-        if self._method.border == "periodic":
-            raise RlnError(
-                "the periodic border needs the whole volume, which exceeds the memory limit; use "
-                "the extended border."
-            )
+        check_tiled(self._method.border)
 
     def tile(
         self,

@@ -99,9 +99,10 @@ def check_input(x: torch.Tensor, channels: int, step: int) -> None:
         If it does not.
     """
     if x.ndim != 5 or x.shape[1] != channels or any(n % step or n == 0 for n in x.shape[2:]):
+        sides = "even D, H and W" if step == 2 else f"D, H and W multiples of {step}"
         raise RlnError(
             f"the input is {tuple(x.shape)} but the network takes (N, {channels}, D, H, W) with "
-            f"D, H and W multiples of {step}; pad it."
+            f"{sides}; pad it."
         )
 
 
