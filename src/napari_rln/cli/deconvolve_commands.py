@@ -112,7 +112,7 @@ def rln(
     psf
         Point spread function, in the same formats; resampled to the image's voxels if necessary.
         One per channel, or a file with as many channels, deconvolves all into one .ome.tif. Not
-        needed for a model of the paper's variant.
+        needed for a network that starts from the image alone.
     model
         Name of a shipped model, or a model file.
     stages

@@ -76,7 +76,8 @@ def _rows(model: Model) -> list[tuple[str, str]]:
     rows = [
         ("architecture", f"{model.network.title}, {model.network.parameter_count:,} parameters"),
         ("variant", model.variant),
-        ("starts from", "the image" if start.method == "image" else
+        ("starts from", ("the image and the PSF" if model.needs_psf else "the image")
+         if start.method == "image" else
          f"{iterations}{factor} iterations, {start.rld().back_projector}"),
         ("normalisation", model.normalisation),
         ("mirrored along", " ".join(mirrored) or "no axis"),

@@ -60,8 +60,8 @@ def deconvolve_iter(
         (Z, Y, X), in any unit proportional to photons; or two views of one object with their PSFs,
         from :func:`napari_rln.deconvolution.views.pair_views_iter`.
     psf
-        On the image's voxel grid, sum 1, centre on voxel ``n // 2``; None for a network of the
-        paper's variant.
+        On the image's voxel grid, sum 1, centre on voxel ``n // 2``; None for a network that
+        starts from the image alone.
     method
         Richardson-Lucy with its defaults if None.
     tile

@@ -240,8 +240,8 @@ class DeconvolveDock(QWidget):
     def _psf(self, image: LayerImage) -> LayerImage:
         if self.psf.layer is None:
             raise FieldError(
-                "choose the PSF; the PSF dock loads, computes or measures one. Only models of the "
-                "paper's variant need none.",
+                "choose the PSF; the PSF dock loads, computes or measures one. Only networks that "
+                "start from the image alone need none.",
                 self.psf,
             )
         if self.psf.layer is image.layer:
