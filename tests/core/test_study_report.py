@@ -389,6 +389,27 @@ def test_the_most_robust_loses_least_against_itself(losses, robust):
     assert (told.images, told.cells) == (16, 32)
 
 
+def test_means_are_over_the_images_that_all_methods_share(tmp_path):
+    """A network that was tested on the easy half is not compared with the hard half of others."""
+    half = [
+        r for r in conventional("net", 0.5, trained=True, noise=0)
+        if r.cell.tested_on == "beads"
+    ]  # fmt: skip
+    few = [r for r in conventional("few", 9.0) if r.cell.seed == 0 and r.cell.photons == 50.0]
+    whole = conventional("RL", 0.0, noise=0)
+    shown = page_of(study(tmp_path / "study", [*whole, *half, *few]))
+    main = shown.table("Method", "Images", "PSNR (dB)")
+    rows = {row["Method"]["texts"][0]: row["PSNR (dB)"] for row in main}
+    assert set(rows) == {"RL", "net"}
+    easy = [r.scores["psnr_db"] for r in whole if r.cell.tested_on == "beads"]
+    values = {name: float(cell["value"]) for name, cell in rows.items()}
+    assert values["RL"] == pytest.approx(np.mean(easy))
+    assert values["net"] == pytest.approx(np.mean(easy) + 0.5)
+    text = " ".join(shown.texts)
+    assert "Means over the 8 of 16 test images that all have." in text
+    assert "Left out, with fewer than half of them: few (2)." in text
+
+
 def test_which_conditions_concern_the_psf_can_be_said():
     clean = conventional("A", 2.0) + conventional("B", 0.0)
     camera = with_condition(clean, "wavelength of the camera", {"A": 1.0, "B": 2.0})

@@ -6,7 +6,7 @@ from typing import Literal
 
 from napari_rln.study.intervals import Interval, interval
 from napari_rln.study.results import CellResult
-from napari_rln.study.selection import ByImage, ImageKey, by_image
+from napari_rln.study.selection import ByImage, ImageKey, by_image, shared_images
 
 Verdict = Literal["better", "worse", "no difference shown", "too few images"]
 
@@ -48,25 +48,23 @@ class Ranking:
 
 def rank(values: Mapping[str, ByImage], *, lowest_first: bool = False) -> Ranking | None:
     """Return the order of methods by the means of their values; None without a common image."""
-    every = {image for images in values.values() for image in images}
-    left_out = {name: len(own) for name, own in values.items() if 2 * len(own) < len(every)}
-    kept = {name: own for name, own in values.items() if own and name not in left_out}
-    common = sorted(set.intersection(*(set(own) for own in kept.values()))) if kept else []
+    common, left_out, every = shared_images(values)
     if not common:
         return None
+    kept = {name: own for name, own in values.items() if own and name not in left_out}
     sign = -1 if lowest_first else 1
     means = {name: interval(own[image] for image in common) for name, own in kept.items()}
     names = sorted(means, key=lambda name: (-sign * means[name].mean, name))
     best = kept[names[0]]
     return Ranking(
-        images=tuple(common),
+        images=common,
         means={name: means[name] for name in names},
         behind={
             name: interval(sign * (best[image] - kept[name][image]) for image in common)
             for name in names[1:]
         },
         left_out=left_out,
-        every=len(every),
+        every=every,
     )
 
 

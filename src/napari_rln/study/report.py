@@ -28,7 +28,14 @@ from napari_rln.study.report_tables import (
     volumes_table,
 )
 from napari_rln.study.results import SCORES, CellResult
-from napari_rln.study.selection import ImageKey, Method, by_image, fully_trained, methods_of
+from napari_rln.study.selection import (
+    ImageKey,
+    Method,
+    by_image,
+    fully_trained,
+    methods_of,
+    shared_images,
+)
 from napari_rln.study.tables import read_results
 
 _INTERVALS = (
@@ -173,17 +180,29 @@ def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> M
     own = [r for r in results if r.cell.test == "conventional"]
     if not own:
         return element("p", "Not measured.")
+    common, words = _on_shared(own)
     note = (
-        f"Test images like those of the training, with the right PSF. {_INTERVALS} Each mean is "
-        "over the images on which the method did not fail; the answers above compare methods on "
-        "the images that they share. All scores but the light are after a fit of scale and offset "
-        "to the truth; smaller is better for NRMSE and FSC resolution."
+        f"Test images like those of the training, with the right PSF. {_INTERVALS} {words} All "
+        "scores but the light are after a fit of scale and offset to the truth; smaller is better "
+        "for NRMSE and FSC resolution. The tables below are over the images of each method."
     )
-    parts = [element("p", note, class_="note"), main_table(own, methods)]
+    parts = [element("p", note, class_="note"), main_table(common, methods)]
     for field, title in (("photons", "photons"), ("tested_on", "structures"), ("psf", "PSF")):
         parts.append(element("h3", f"PSNR (dB) by {title}"))
         parts.append(level_table(own, methods, field))
     return joined(*parts)
+
+
+def _on_shared(results: Sequence[CellResult]) -> tuple[Sequence[CellResult], str]:
+    """Return the results on the test images that all methods share, and what to say of them."""
+    shared = shared_images({n: v.keys() for n, v in by_image(results, "psnr_db").items()})
+    if not shared.images:
+        return results, "No test image has a result of every method: each mean is over its own."
+    words = f"Means over the {len(shared.images)} of {shared.every} test images that all have."
+    if shared.left_out:
+        few = ", ".join(f"{name} ({n})" for name, n in shared.left_out.items())
+        words += f" Left out, with fewer than half of them: {few}."
+    return shared.of(results), words
 
 
 def _generalisation(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
@@ -222,7 +241,7 @@ def _matrices(results: Sequence[CellResult], methods: Sequence[Method]) -> Marku
 
 def _charts(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
     """Return bars of the scores, and quality against time and against parameters."""
-    own = [r for r in results if r.cell.test == "conventional"]
+    own, words = _on_shared([r for r in results if r.cell.test == "conventional"])
     looks = {m.name: f"{m.kind} oracle" if m.oracle else m.kind for m in methods}
     charts, psnr = dict[str, Markup](), list[Mark]()
     for measure in ("psnr_db", "ssim", "lateral_um", "axial_um"):
@@ -253,7 +272,7 @@ def _charts(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
     figures = [
         element("figure", element("figcaption", title), chart) for title, chart in charts.items()
     ]
-    note = "Means of the conventional tests, with intervals."
+    note = f"Conventional tests, with intervals. {words}"
     return joined(element("p", note, " ", *key, class_="note"),
                   element("div", *figures, class_="charts"))  # fmt: skip
 

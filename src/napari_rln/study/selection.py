@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -74,6 +74,41 @@ def methods_of(results: Iterable[CellResult]) -> tuple[Method, ...]:
 def image_of(cell: Cell) -> ImageKey:
     """Return the test image of a cell."""
     return ImageKey(cell.psf, cell.photons, cell.tested_on, cell.condition, cell.seed)
+
+
+class SharedImages(NamedTuple):
+    """Test images that methods share, so that means over them can be compared.
+
+    Attributes
+    ----------
+    images
+        The images, sorted; none if there is none that all methods share.
+    left_out
+        Numbers of images of methods that are left out, as they have fewer than half of all.
+    every
+        Number of all images.
+    """
+
+    images: tuple[ImageKey, ...]
+    left_out: dict[str, int]
+    every: int
+
+    def of(self, results: Iterable[CellResult]) -> list[CellResult]:
+        """Return the results on these images, of methods that are not left out."""
+        images = set(self.images)
+        return [
+            r for r in results
+            if r.cell.method not in self.left_out and image_of(r.cell) in images
+        ]  # fmt: skip
+
+
+def shared_images(values: Mapping[str, Collection[ImageKey]]) -> SharedImages:
+    """Return the test images that methods share, from those of each method."""
+    every = {image for own in values.values() for image in own}
+    left_out = {name: len(own) for name, own in values.items() if 2 * len(own) < len(every)}
+    kept = [set(own) for name, own in values.items() if own and name not in left_out]
+    common = sorted(set.intersection(*kept)) if kept else []
+    return SharedImages(tuple(common), left_out, len(every))
 
 
 def concerns_psf(result: CellResult, conditions: Collection[str] | None = None) -> bool:
