@@ -17,10 +17,10 @@ import pytest
 from scipy import stats
 
 from napari_rln.core.errors import RlnError, RlnWarning
-from napari_rln.study.charts import place_labels
 from napari_rln.study.intervals import interval
 from napari_rln.study.recommendation import RecommendationSettings, recommend
-from napari_rln.study.report import write_report
+from napari_rln.study.report.charts import place_labels
+from napari_rln.study.report.page import write_report
 from napari_rln.study.results import SCORES, Cell, CellResult, Planes
 from napari_rln.study.tables import CELL_COLUMNS, SUMMARY_COLUMNS, read_results, write_tables
 

@@ -2,15 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from napari_rln.core.report import Report
 from napari_rln.engine.reports import BatchReport
 from napari_rln.evaluate.comparison import CompareReport
 from napari_rln.registration.register import RegistrationReport
-from napari_rln.study.progress import StudyReport
 from napari_rln.train.training_settings import TrainReport
-
-AnyReport = Report | TrainReport | CompareReport | RegistrationReport | BatchReport | StudyReport
 
 SEARCHING = "choosing the number of iterations"
 """Activity whose number of steps is not known: the search stops early."""
@@ -60,6 +58,17 @@ class Progress:
     seconds_left: float | None = None
 
 
+@runtime_checkable
+class OwnProgress(Protocol):
+    """A report that describes its progress itself, of work that is built on this."""
+
+    def progress(self) -> Progress:
+        """Return the progress."""
+
+
+AnyReport = Report | TrainReport | CompareReport | RegistrationReport | BatchReport | OwnProgress
+
+
 def progress_of(report: AnyReport) -> Progress:
     """Return the progress that a report describes."""
     if isinstance(report, BatchReport):
@@ -67,14 +76,8 @@ def progress_of(report: AnyReport) -> Progress:
             return Progress(activity="images", done=report.done, total=report.total)
         inner = progress_of(report.inner)
         return replace(inner, activity=f"{report.item.label}: {inner.activity}")
-    if isinstance(report, StudyReport):
-        return Progress(
-            activity="computing the cells",
-            done=report.done,
-            total=report.total,
-            note=_note(report),
-            seconds_left=report.seconds_left,
-        )
+    if isinstance(report, OwnProgress):
+        return report.progress()
     activity = _ACTIVITIES[report.phase]
     if isinstance(report, TrainReport):
         return Progress(
@@ -88,12 +91,3 @@ def progress_of(report: AnyReport) -> Progress:
     if isinstance(report, Report) and not math.isnan(report.relative_change):
         note = f"change {report.relative_change:.2%}"
     return Progress(activity=activity, done=report.done, total=report.total, note=note)
-
-
-def _note(report: StudyReport) -> str:
-    """Return what a study does at present."""
-    if report.inner is None:
-        return "simulating" if report.phase == "simulate" else ""
-    inner = progress_of(report.inner)
-    of_all = f" of {inner.total}" if inner.total else ""
-    return f"{report.method}: {inner.activity} {inner.done}{of_all}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from napari_rln.core.report import Report
+from napari_rln.engine.progress import Progress, progress_of
 from napari_rln.study.results import Cell, CellResult
 from napari_rln.train.training_settings import TrainReport
 
@@ -40,3 +41,20 @@ class StudyReport:
     result: CellResult | None = None
     method: str = ""
     inner: Report | TrainReport | None = None
+
+    def progress(self) -> Progress:
+        """Return the progress of the cells, and what is done at present."""
+        return Progress(
+            activity="computing the cells",
+            done=self.done,
+            total=self.total,
+            note=self._note(),
+            seconds_left=self.seconds_left,
+        )
+
+    def _note(self) -> str:
+        if self.inner is None:
+            return "simulating" if self.phase == "simulate" else ""
+        inner = progress_of(self.inner)
+        of_all = f" of {inner.total}" if inner.total else ""
+        return f"{self.method}: {inner.activity} {inner.done}{of_all}"

@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from napari_rln.core.limits import check_limits
 from napari_rln.study.intervals import FEWEST, Interval, interval, rounded
@@ -46,6 +46,20 @@ class RecommendationSettings:
 
     def __post_init__(self) -> None:
         check_limits(self)
+
+
+def settings_for(configuration: Mapping[str, Any]) -> RecommendationSettings:
+    """Return the settings for a study, from the contents of its ``study.json``."""
+    tables, names = configuration.get("condition"), None
+    if isinstance(tables, list):  # of what changes the PSF, not the light or the camera
+        changes = {"factors", "optics", "aberrations"}
+        names = tuple(
+            str(t.get("name")) for t in tables if isinstance(t, dict) and changes & set(t)
+        )
+    baseline = configuration.get("baseline")
+    return RecommendationSettings(
+        baseline=baseline if isinstance(baseline, str) and baseline else None, psf_conditions=names
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +63,26 @@ def _order(result: CellResult) -> tuple[Any, ...]:
     """Return what sorts results; values that may be None sort as nothing before something."""
     values = (getattr(result.cell, name) for name in _CELL)
     return (*((v is not None, "" if v is None else v) for v in values), result.key)
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """Return the contents of ``study.json`` in the folder of a study; empty without the file.
+
+    Raises
+    ------
+    RlnError
+        If the file is damaged.
+    """
+    path = folder / "study.json"
+    if not path.exists():
+        return {}
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return dict(read)
+    except (OSError, ValueError, TypeError) as error:
+        raise RlnError(
+            f"{path} is no configuration of a study ({error}); run the study again to write it."
+        ) from error
 
 
 def cell_rows(results: Iterable[CellResult]) -> list[Row]:

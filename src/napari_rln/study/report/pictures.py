@@ -17,7 +17,7 @@ import numpy as np
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Array, FloatArray
 from napari_rln.evaluate.plane_sections import round_length
-from napari_rln.study.markup import Markup, element
+from napari_rln.study.report.markup import Markup, element
 from napari_rln.study.results import CellResult, Planes
 from napari_rln.study.selection import ImageKey, image_of
 

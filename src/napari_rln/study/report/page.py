@@ -1,20 +1,17 @@
 """Report of a study: one HTML file that loads nothing from elsewhere."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from napari_rln.core.errors import RlnError
 from napari_rln.io.paths import atomic
-from napari_rln.study.charts import Mark, bar_chart, line_chart, scatter_chart
 from napari_rln.study.intervals import Interval, interval
-from napari_rln.study.markup import Markup, element, joined
-from napari_rln.study.pictures import draw, picture_sets
-from napari_rln.study.recommendation import Recommendation, RecommendationSettings, recommend
-from napari_rln.study.report_tables import (
+from napari_rln.study.recommendation import Recommendation, recommend, settings_for
+from napari_rln.study.report.charts import Mark, bar_chart, line_chart, scatter_chart
+from napari_rln.study.report.markup import Markup, element, joined
+from napari_rln.study.report.page_tables import (
     DIGITS,
     KINDS,
     baseline_table,
@@ -27,6 +24,7 @@ from napari_rln.study.report_tables import (
     matrix_values,
     volumes_table,
 )
+from napari_rln.study.report.pictures import draw, picture_sets
 from napari_rln.study.results import SCORES, CellResult
 from napari_rln.study.selection import (
     ImageKey,
@@ -36,7 +34,7 @@ from napari_rln.study.selection import (
     methods_of,
     shared_images,
 )
-from napari_rln.study.tables import read_results
+from napari_rln.study.tables import read_configuration, read_results
 
 _INTERVALS = (
     "Numbers are means over test images. In brackets: the 95 % bootstrap interval of the mean; of "
@@ -64,26 +62,6 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def read_configuration(folder: Path) -> dict[str, Any]:
-    """Return the contents of ``study.json`` in the folder of a study; empty without the file.
-
-    Raises
-    ------
-    RlnError
-        If the file is damaged.
-    """
-    path = folder / "study.json"
-    if not path.exists():
-        return {}
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        return dict(read)
-    except (OSError, ValueError, TypeError) as error:
-        raise RlnError(
-            f"{path} is no configuration of a study ({error}); run the study again to write it."
-        ) from error
-
-
 def report(folder: Path, results: Sequence[CellResult], configuration: Mapping[str, Any]) -> Markup:
     """Return the page of a study.
 
@@ -98,7 +76,7 @@ def report(folder: Path, results: Sequence[CellResult], configuration: Mapping[s
     """
     methods, counted = methods_of(results), fully_trained(results)
     sections = {
-        "Which should I use?": _advice(recommend(results, _settings(configuration)), methods),
+        "Which should I use?": _advice(recommend(results, settings_for(configuration)), methods),
         "Conventional tests": _conventional(counted, methods),
         "Generalisation": _generalisation(counted, methods),
         "Training and test": _matrices(counted, methods),
@@ -120,7 +98,7 @@ def report(folder: Path, results: Sequence[CellResult], configuration: Mapping[s
 
 def _page(name: str, body: Markup) -> Markup:
     """Return the page, with style and script in it; its policy forbids to load anything."""
-    files = resources.files("napari_rln.study")
+    files = resources.files("napari_rln.study.report")
     style, script = (
         Markup(files.joinpath(f"report.{kind}").read_text("utf-8")) for kind in ("css", "js")
     )
@@ -138,20 +116,6 @@ def _page(name: str, body: Markup) -> Markup:
     )
     page = element("body", element("main", body), element("script", script))
     return Markup("<!DOCTYPE html>\n" + element("html", head, page, lang="en-GB"))
-
-
-def _settings(configuration: Mapping[str, Any]) -> RecommendationSettings:
-    """Return the settings of the recommendation for a configuration."""
-    tables, names = configuration.get("condition"), None
-    if isinstance(tables, list):  # of what changes the PSF, not the light or the camera
-        changes = {"factors", "optics", "aberrations"}
-        names = tuple(
-            str(t.get("name")) for t in tables if isinstance(t, dict) and changes & set(t)
-        )
-    baseline = configuration.get("baseline")
-    return RecommendationSettings(
-        baseline=baseline if isinstance(baseline, str) else None, psf_conditions=names
-    )
 
 
 def _advice(advice: Recommendation, methods: Sequence[Method]) -> Markup:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from napari_rln.study.intervals import Interval
-from napari_rln.study.markup import Markup, element, joined
+from napari_rln.study.report.markup import Markup, element, joined
 
 _LINE = 16  # height of a line of text, of size 12
 _LONGEST = 22  # characters of a name in a chart

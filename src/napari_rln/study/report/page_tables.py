@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from napari_rln.study.intervals import Interval, interval, rounded
-from napari_rln.study.markup import Markup, element, joined
 from napari_rln.study.ranking import AgainstBaseline
+from napari_rln.study.report.markup import Markup, element, joined
 from napari_rln.study.results import SCORES, Cell, CellResult
 from napari_rln.study.selection import (
     ImageKey,
