@@ -1,9 +1,9 @@
 """The architectures that RLN is compared with: learning rates for a short training, and their cost.
 
-`rates` trains each of them for the PSF of the shipped nucleus with several learning rates, all for
-the same minutes and on the same volumes, and scores them on held-out volumes; those of the common
-budget (napari_rln/train/rivals.py) were chosen so. `cost` measures time and memory of applying each
-to an image.
+`rates` trains each of them as the study of study_paper.toml does, for its first PSF on nuclei, with
+several learning rates, and scores them on held-out volumes; those of the common budget
+(napari_rln/train/rivals.py) were chosen so. `cost` measures time and memory of applying each to an
+image.
 
     python benchmarks/rivals.py rates --minutes 5
     python benchmarks/rivals.py rates --only care --rates 3e-4 1e-3 3e-3
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -30,13 +31,13 @@ from napari_rln.networks.architectures.registry import ArchitectureName, new_net
 from napari_rln.networks.torch_inference import inference_of
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.study.config_file import load_study
+from napari_rln.study.plan import Training, plan_study, trainings_of
 from napari_rln.train.loop import train_model_iter
-from napari_rln.train.training_set import choose_settings, training_set_of
 
 NAMES: tuple[ArchitectureName, ...] = (
     "rln", "care", "rcan", "ddn", "ista", "ista-large", "admm", "kld",
 )  # fmt: skip
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 VOXEL_UM = (0.3, 0.13, 0.13)
 
 
@@ -48,22 +49,19 @@ def nucleus_psf():
 
 def rates(arguments: argparse.Namespace) -> None:
     """Print the quality on held-out volumes by architecture and learning rate."""
-    psf = nucleus_psf()
     table = Table(title="Peak learning rate of a short training", title_justify="left")
     for column in ("architecture", "rate", "steps", "PSNR dB", "over best RLD", "SSIM"):
         table.add_column(column)
+    trainings = {t.settings.architecture: t for t in _trainings(arguments.seed)}
     for name in arguments.only:
-        for rate in arguments.rates:
-            settings, _ = choose_settings("full", architecture=name, initial_model="none")
+        training = trainings["ista" if name == "ista-large" else name]
+        own = training.settings.learning_rate
+        for rate in arguments.rates or [own]:
             settings = replace(
-                settings, minutes=arguments.minutes, learning_rate=rate, validate=6,
-                validate_every=arguments.validate_every, examples=48, steps_per_example=4,
-                seed=arguments.seed,
-            )  # fmt: skip
-            if name == "rln":
-                settings = replace(settings, variant="paper", mirror=False)
+                training.settings, architecture=name, minutes=arguments.minutes, learning_rate=rate
+            )
             best = None
-            for report in train_model_iter(training_set_of(settings, psf=psf), settings):
+            for report in train_model_iter(training.training_set(), settings):
                 if report.quality and (best is None or report.quality.psnr_db > best.psnr_db):
                     best, known = report.quality, report.baseline
             row = [name, f"{rate:g}", str(report.step)]
@@ -73,6 +71,18 @@ def rates(arguments: argparse.Namespace) -> None:
             table.add_row(*row)
             print(" | ".join(row), flush=True)
     print(markdown(table))
+
+
+def _trainings(seed: int) -> list[Training]:
+    """Return the trainings of the study for its first PSF on nuclei, of RLN the paper's variant."""
+    study = load_study(Path(__file__).with_name("study_paper.toml"))
+    methods = tuple(m for m in study.methods if m.name != "RLN started")
+    nuclei = tuple(c for c in study.train_structures if c.name == "nuclei")
+    few = replace(
+        study, psfs=study.psfs[:1], methods=methods, photons=study.train_photons, conditions=(),
+        train_structures=nuclei, test_structures=nuclei, seeds=(seed,), train_seeds=(seed,),
+    )  # fmt: skip
+    return [*trainings_of(plan_study(few).cells).values()]
 
 
 def cost(arguments: argparse.Namespace) -> None:
@@ -116,10 +126,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("rates", "cost", "once"))
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
-    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
+    parser.add_argument("--rates", nargs="+", type=float, help="those of the study when none")
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--validate-every", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--shape", nargs=3, type=int, default=(64, 128, 128))
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

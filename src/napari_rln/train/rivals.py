@@ -13,7 +13,7 @@ _COMMON: dict[str, Any] = {"variant": "paper", "mirror": False, "loss": "paper"}
 _BUDGET: dict[ArchitectureName, dict[str, Any]] = {
     "care": {"learning_rate": 1e-3},
     "rcan": {"learning_rate": 1e-3},
-    "ddn": {"learning_rate": 0.01, "frozen": 0.0},
+    "ddn": {"learning_rate": 0.003, "frozen": 0.0},
     "ista": {"learning_rate": 1e-3},
     "ista-large": {"learning_rate": 5e-4},
     "admm": {"learning_rate": 1e-3},
