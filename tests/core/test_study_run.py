@@ -688,7 +688,10 @@ def test_the_quick_example_is_valid():
         ({"method": [{"name": "a", "kind": "rld", "alfa": 3}]}, "do you mean alpha"),
         ({"method": [{"name": "a", "kind": "model", "model": "uni"}]}, "no model"),
         ({"method": [{"name": "a", "kind": "train", "preset": "papr"}]}, "do you mean paper"),
-        ({"method": [{"name": "a", "kind": "train", "pach": 3}]}, "the key pach is unknown; do"),
+        (
+            {"method": [{"name": "a", "kind": "train", "patchs": 3}]},
+            "the key patchs is unknown; do",
+        ),
         ({"method": [{"name": "a", "kind": "train", "seed": 3}]}, "the key seed is unknown"),
         ({"method": [{"name": "a", "kind": "train", "patch": 7}]}, r"\] a: patch is 7 but"),
         ({"method": [{"name": "a", "kind": "train", "patch": "big"}]}, "patch is 'big', of the"),
