@@ -689,8 +689,8 @@ def test_the_quick_example_is_valid():
         ({"method": [{"name": "a", "kind": "model", "model": "uni"}]}, "no model"),
         ({"method": [{"name": "a", "kind": "train", "preset": "papr"}]}, "do you mean paper"),
         (
-            {"method": [{"name": "a", "kind": "train", "patchs": 3}]},
-            "the key patchs is unknown; do",
+            {"method": [{"name": "a", "kind": "train", "patches": 3}]},
+            "the key patches is unknown; do",
         ),
         ({"method": [{"name": "a", "kind": "train", "seed": 3}]}, "the key seed is unknown"),
         ({"method": [{"name": "a", "kind": "train", "patch": 7}]}, r"\] a: patch is 7 but"),
