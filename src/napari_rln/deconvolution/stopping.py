@@ -274,7 +274,7 @@ def fitted_factor(
 
 
 def transmission(psf: FloatArray, shape: Shape) -> FloatArray:
-    """Return the transmission of a PSF, |OTF| over its maximum, on the grid of an image."""
+    """Return the transmission of a PSF, absolute OTF over its maximum, on the grid of an image."""
     kernel = centre_crop(psf, shape).astype(np.float32, copy=False)
     otf = np.abs(scipy.fft.rfftn(kernel, shape, workers=torch.get_num_threads()))
     passed: FloatArray = otf / otf.max()
