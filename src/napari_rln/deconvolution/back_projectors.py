@@ -113,7 +113,7 @@ def _resolution(psf: npt.NDArray[np.floating]) -> tuple[float, float, float]:
 
 
 def _gain_at_cut_off(otf: torch.Tensor, shape: Shape, limit: tuple[float, float, float]) -> float:
-    """Return the absolute OTF at the cut-off frequency 1 / d, averaged over the axes longer than 1."""
+    """Return the absolute OTF at the cut-off frequency 1 / d, averaged over axes longer than 1."""
     gains = []
     for axis, (n, d) in enumerate(zip(shape, limit, strict=True)):
         if n == 1:

@@ -20,10 +20,10 @@ def support_window(
 ) -> torch.Tensor:
     """Return a window that is 1 in the support of an OTF, falls at its edge and is 0 outside.
 
-    The support is the convex hull of the frequencies around 0 with an absolute OTF above a level. So it
-    follows the OTF, however anisotropic, and holds what that encloses, such as the missing cone of
-    a widefield microscope. Over the last fifth of the way from frequency 0 to the edge, in each
-    direction, the window falls as the square of a cosine.
+    The support is the convex hull of the frequencies around 0 with an absolute OTF above a level.
+    So it follows the OTF, however anisotropic, and holds what that encloses, such as the missing
+    cone of a widefield microscope. Over the last fifth of the way from frequency 0 to the edge, in
+    each direction, the window falls as the square of a cosine.
 
     Parameters
     ----------

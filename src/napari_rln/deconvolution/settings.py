@@ -72,8 +72,8 @@ class RichardsonLucySettings:
     alpha
         Wiener parameter of the wiener, wiener-butterworth and masked-wiener back projectors.
     beta
-        Butterworth gain at the cut-off frequency, or for masked-wiener that of the OTF at the edge of
-        its support; from the OTF by default.
+        Butterworth gain at the cut-off frequency, or for masked-wiener the absolute OTF at the edge
+        of its support, relative to its maximum; from the OTF by default.
     order
         Order of the Butterworth filter.
     resolution_um
