@@ -8,14 +8,15 @@ from napari_rln.io.volumes import read
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.study.plan import plan_study, trainings_of
-from napari_rln.study.quick import PSF_FILE, QuickStudy
+from napari_rln.study.quick import QuickStudy
 
 
 def test_a_measured_psf_is_written_and_used(tmp_path):
     psf = phantoms.comatic_psf()
     choices = QuickStudy(structures=("dots",), networks=("rln", "care"), images=2)
     settings = choices.settings(psf, tmp_path, {"RLN universal": "universal"})
-    written = read(tmp_path / PSF_FILE)
+    (file,) = tmp_path.glob("psf-*.ome.tif")
+    written = read(file)
     assert written.shape == psf.shape
     assert [c.name for c in settings.conditions] == ["EMCCD"]
     names = [method.name for method in settings.methods]
@@ -30,7 +31,7 @@ def test_a_computed_psf_may_be_a_little_wrong(tmp_path):
     optics = MicroscopeSettings(na=0.8, immersion_index=1.333, size=(15, 15, 15))
     psf = compute_psf(optics, (0.4, 0.2, 0.2))
     settings = QuickStudy(networks=()).settings(psf, tmp_path)
-    assert not (tmp_path / PSF_FILE).exists()
+    assert not [*tmp_path.iterdir()]
     wrong = {p.cell.condition for p in plan_study(settings).cells if p.wrong_psf}
     assert wrong == {"wavelength +10 %", "NA -5 %", "z step +10 %"}
     (image,) = {p.image.assumed.hash for p in plan_study(settings).cells}

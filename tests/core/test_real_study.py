@@ -330,14 +330,14 @@ def test_a_study_of_a_volume(scene, tmp_path):
     files = study.save(tmp_path, look=HeadlineSettings(dpi=60))
     assert all(file.is_file() for file in files)
     assert sorted(file.name for file in files) == [
-        "agreement.ome.tif", "figure.png", "result-none.ome.tif", "result-rld-2.ome.tif",
-        "result-rld-5.ome.tif", "study.json", "table.csv",
+        "agreement.ome.tif", "figure.png", "image-study.json", "result-none.ome.tif",
+        "result-rld-2.ome.tif", "result-rld-5.ome.tif", "table.csv",
     ]  # fmt: skip
     with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
         written = list(csv.DictReader(file))
     assert [float(row["r"]) for row in written] == [row["r"] for row in study.rows]
     assert written[0]["seconds"] == ""
-    described = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    described = json.loads((tmp_path / "image-study.json").read_text(encoding="utf-8"))
     assert described["notes"] == list(study.notes)
     maps = tifffile.imread(tmp_path / "agreement.ome.tif")
     assert maps.shape == (1 + 4, *image.shape)

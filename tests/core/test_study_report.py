@@ -406,8 +406,22 @@ def test_means_are_over_the_images_that_all_methods_share(tmp_path):
     assert values["RL"] == pytest.approx(np.mean(easy))
     assert values["net"] == pytest.approx(np.mean(easy) + 0.5)
     text = " ".join(shown.texts)
-    assert "Means over the 8 of 16 test images that all have." in text
-    assert "Left out, with fewer than half of them: few (2)." in text
+    assert "Means over the 8 of 8 test images that all have." in text
+    assert "Left out, with fewer than half of them: few (1)." in text
+
+
+def test_a_network_is_compared_where_it_was_trained_however_few_these_images_are():
+    """Trained at one number of photons and on one structure, of which there are four images."""
+    own = [
+        r for r in conventional("net", 2.0, trained=True, noise=0)
+        if r.cell.tested_on == "beads" and r.cell.photons == 50.0
+    ]  # fmt: skip
+    results = [*conventional("RL", 0.0, noise=0), *own]
+    best = answer(results, "by PSNR")
+    assert (best.methods, best.images) == (("net",), 4)
+    better = answer(results, "better than RL")
+    assert "Better where measured: net (50 photons; beads)" in better.text
+    assert better.methods == ()
 
 
 def test_which_conditions_concern_the_psf_can_be_said():

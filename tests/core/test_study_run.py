@@ -1,6 +1,7 @@
 """Studies: configuration, plan, run, resumption, command."""
 
 import json
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.engine.in_memory import deconvolve
 from napari_rln.evaluate.fourier_shell import fourier_shell_correlation
 from napari_rln.evaluate.scores import score
-from napari_rln.networks.model import load_model
+from napari_rln.networks.model import Model, load_model
 from napari_rln.networks.network import Network
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -31,6 +32,7 @@ from napari_rln.study.config_file import load_study, study_of
 from napari_rln.study.plan import by_image, plan_study, trainings_of
 from napari_rln.study.results import SCORES, CellResult, Planes
 from napari_rln.study.run import run_study, run_study_iter, time_needed
+from napari_rln.study.tables import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = [2, 4, 8]
@@ -817,3 +819,31 @@ def test_the_time_needed_is_that_of_what_is_left(finished, tmp_path):
     (seconds,) = {r.training_seconds for r in results if r.training_seconds}
     cells = sum(r.facts["wall_seconds"] for r in results)
     assert needed.seconds == pytest.approx(seconds + cells, rel=1e-3)
+
+
+def test_cells_of_an_earlier_plan_are_in_no_table(finished, tmp_path):
+    """As after the content of a PSF's file changed, with which all keys change."""
+    folder, _, results = finished
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    replace(results[0], key="0" * 16, scores={"psnr_db": 1.0}).save(out / "cells")
+    assert {r.key for r in read_results(out)} == {r.key for r in results}
+    (out / "plan.json").unlink()
+    assert len(read_results(out)) == len(results) + 1
+
+
+def test_a_training_that_cannot_be_saved_is_not_lost(tmp_path, monkeypatch):
+    settings = _settings(condition=[], test_structures=["dots"])
+
+    def full(self, path):
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "save", full)
+        results = run_study(settings, tmp_path)
+    (failed,) = {r.error for r in results if r.error}
+    assert "the disk is full" in failed
+    assert len(list((tmp_path / "models").glob("*.checkpoint"))) == 1
+    again = run_study(settings, tmp_path)
+    assert not [r for r in again if r.error]
+    assert not list((tmp_path / "models").glob("*.checkpoint"))

@@ -36,13 +36,13 @@ def test_a_study_shows_its_cells_and_gives_an_answer(dock, idle, tmp_path, monke
     assert not study.bar.message.property("error"), study.bar.message.text()
     with (tmp_path / "cells.csv").open() as file:
         cells = list(csv.DictReader(file))
-    assert study.table.rowCount() == len(cells) == 5 * 3 * 2  # methods, photons, camera
+    assert study.table.rowCount() == len(cells) == 6 * 3 * 2  # methods, photons, camera
     shown = {study.table.item(row, 0).text() for row in range(study.table.rowCount())}
     assert shown == {row["method"] for row in cells}
     assert "RLN universal" in shown
     assert "Which gives the best image, by PSNR?" in study.answer.toPlainText()
     config = json.loads((tmp_path / "study.json").read_text())
-    assert config["psf"][0]["file"].endswith("psf.ome.tif")
+    assert "psf-" in config["psf"][0]["file"]
     opened = []
     monkeypatch.setattr(study_window.QDesktopServices, "openUrl", opened.append)
     study.report_button.click()

@@ -1,6 +1,5 @@
 """The command ``napari-rln study``."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -23,8 +22,6 @@ from napari_rln.study.problems import PROBLEMS, ProblemName
 from napari_rln.study.progress import StudyReport
 from napari_rln.study.results import CellResult
 from napari_rln.study.run import run_study_iter, time_needed
-
-_Image = tuple[str, float, str, int]
 
 
 def study(
@@ -180,22 +177,27 @@ def _show(report: StudyReport, terminal: Terminal) -> None:
 
 
 def _summary(results: Iterable[CellResult]) -> list[Sequence[str]]:
-    """Return a row for each method: means of conventional tests on the images that all have.
+    """Return a row for each method: means of conventional tests on the images that they share.
 
     Of a trained method those of the largest number of training volumes.
     """
-    found: defaultdict[str, dict[_Image, CellResult]] = defaultdict(dict)
-    for result in sorted(results, key=lambda r: r.cell.training_volumes or 0):
-        cell = result.cell
-        if cell.test == "conventional" and result.error is None:
-            image = cell.psf, cell.photons, cell.tested_on, cell.seed
-            found[cell.method][image] = result
-    common = set.intersection(*map(set, found.values())) if found else set()
+    from napari_rln.study.selection import (
+        by_image,
+        conventional_tests,
+        fully_trained,
+        shared_images,
+    )
+
+    own = conventional_tests(fully_trained(results))
+    values = {name: by_image(own, name) for name in ("psnr_db", "ssim", "seconds")}
+    shared = shared_images({name: images.keys() for name, images in values["psnr_db"].items()})
     rows = []
-    for method, images in found.items() if common else ():
-        own = [images[image] for image in common]
-        psnr, ssim = (fmean(r.scores[name] for r in own) for name in ("psnr_db", "ssim"))
-        seconds = fmean(r.seconds or 0.0 for r in own)
+    for method in values["psnr_db"]:
+        if method in shared.left_out or not shared.images:
+            continue
+        psnr, ssim, seconds = (
+            fmean(values[name][method][image] for image in shared.images) for name in values
+        )
         rows.append((psnr, (method, f"{psnr:.2f}", f"{ssim:.3f}", f"{seconds:.2g}")))
     return [row for _, row in sorted(rows, reverse=True)]
 

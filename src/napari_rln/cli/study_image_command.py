@@ -96,8 +96,8 @@ def study_image(
     image
         Raw image.
     out
-        Folder for table.csv, study.json, agreement.ome.tif, the results and figure.png; created if
-        absent.
+        Folder for table.csv, image-study.json, agreement.ome.tif, the results and figure.png;
+        created if absent.
     psf
         Point spread function.
     methods

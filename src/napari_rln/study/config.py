@@ -35,10 +35,6 @@ MOST_SEED = 999_999
 """Highest seed of a study."""
 
 _SHORTEST = 12  # voxels: the window of the SSIM has 11
-_ACCELERATED = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150)
-_PLAIN = (10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 600, 800, 1000)
-_UNMATCHED = tuple(range(1, 13))
-_STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 _BY_STUDY = ("seed", "device", "views")  # settings of a training that the study sets
 _CHOICES = tuple(n for n in inspect.signature(choose_settings).parameters if n not in _BY_STUDY)
 TRAIN_KEYS = tuple(

@@ -1,9 +1,9 @@
 """Folder of a study.
 
-It holds ``study.json``, the results ``cells/KEY.json``, the trained models
-``models/KEY.safetensors`` with their times and the checkpoints of interrupted trainings, and for
-the first seed the planes of results, images and truths, ``planes/KEY.npz``, ``image-HASH.npz`` and
-``truth-HASH.npz``.
+It holds ``study.json``, the keys of the planned cells ``plan.json``, the results
+``cells/KEY.json``, the trained models ``models/KEY.safetensors`` with their times and the
+checkpoints of interrupted trainings, and for the first seed the planes of results, images and
+truths, ``planes/KEY.npz``, ``image-HASH.npz`` and ``truth-HASH.npz``.
 """
 
 import json
@@ -25,6 +25,9 @@ from napari_rln.train.checkpoint import discard
 
 STUDY = "study.json"
 """Name of the file with configuration, version and machine, in the folder of a study."""
+
+PLAN = "plan.json"
+"""Name of the file with the keys of the cells that are planned."""
 
 _FOLDERS = ("cells", "planes", "models")
 
@@ -48,6 +51,8 @@ def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) ->
         )
     if differ:
         _discard_others(plan, folder)
+    with atomic(folder / PLAN) as temporary:
+        temporary.write_text(json.dumps([planned.key for planned in plan.cells]), encoding="utf-8")
     facts = {"versions": versions(), "machine": machine_facts(plan.settings.device)}
     with atomic(folder / STUDY) as temporary:
         temporary.write_text(json.dumps(config | facts, indent=1), encoding="utf-8")

@@ -17,13 +17,11 @@ from napari_rln.simulate.structures import Structure
 if TYPE_CHECKING:
     from napari_rln.study.config import StudySettings
 
-PSF_FILE = "psf.ome.tif"
-"""Name of the file of the PSF in the folder of the study."""
-
 _CLASSICAL: tuple[dict[str, Any], ...] = (
     {"name": "RLD, automatic stop", "kind": "rld", "stop": "auto"},
     {"name": "RLD, best stop", "kind": "rld", "stop": "best"},
     {"name": "RLD 100", "kind": "rld", "stop": 100},
+    {"name": "RLD 100, not accelerated", "kind": "rld", "acceleration": "none", "stop": 100},
     {
         "name": "WB, best stop", "kind": "rld", "back_projector": "wiener-butterworth",
         "stop": "best",
@@ -98,8 +96,9 @@ class QuickStudy:
             if described.get("modality") != "gaussian":
                 conditions += _WRONG_PSF
         else:
-            write(psf, folder / PSF_FILE)
-            described["file"] = PSF_FILE
+            file = f"psf-{psf.hash}.ome.tif"  # an earlier study keeps its own
+            write(psf, folder / file)
+            described["file"] = file
         methods = [*_CLASSICAL]
         methods += [
             {"name": name, "kind": "model", "model": model} for name, model in models.items()

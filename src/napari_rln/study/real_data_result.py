@@ -228,8 +228,8 @@ def files_of(folder: Path, names: Sequence[str], formats: Sequence[FigureFormat]
     """Return the files of a study: table, notes, maps, results by their names, and figures."""
     results = [folder / f"{file_name(name)}.ome.tif" for name in names]
     figures = [folder / f"figure.{kind}" for kind in formats]
-    return [folder / "table.csv", folder / "study.json", folder / "agreement.ome.tif", *results,
-            *figures]  # fmt: skip
+    names = ("table.csv", "image-study.json", "agreement.ome.tif")
+    return [*(folder / name for name in names), *results, *figures]
 
 
 def file_name(name: str) -> str:

@@ -15,6 +15,7 @@ from napari_rln.study.selection import (
     Method,
     by_image,
     concerns_psf,
+    conventional_tests,
     fully_trained,
     image_of,
     losses,
@@ -127,7 +128,8 @@ def recommend(
         *_generalisation(study),
     ]
     baseline = study.settings.baseline or _best_classical(study)
-    against = against_baseline(study.conventional(), baseline) if baseline else ()
+    every = [r for r in study.counted if r.cell.test == "conventional"]
+    against = against_baseline(every, baseline) if baseline else ()
     statements.append(_baseline(study, baseline, against))
     statements.append(_failures(everything))
     return Recommendation(
@@ -155,7 +157,7 @@ class _Study:
         return {method.name for method in self.methods if method.oracle}
 
     def conventional(self) -> list[CellResult]:
-        return [r for r in self.counted if r.cell.test == "conventional"]
+        return conventional_tests(self.counted)
 
     def changed(self, *, psf: bool) -> list[CellResult]:
         """Return the results with a wrong PSF, or those with another condition."""
@@ -300,7 +302,9 @@ def _robust(
         f"against {against}, over {_count(len(ranking.images), 'test image')}{where}. "
         f"{_others(ranking, 2, ' dB')}"
     )
-    highest = rank(study.usable(by_image(used, "psnr_db")))
+    images = set(ranking.images)
+    there = [r for r in used if image_of(r.cell) in images]
+    highest = rank(study.usable(by_image(there, "psnr_db")))
     if highest is not None:
         mean = _with_bounds(highest.means[highest.best], 2, " dB")
         text += f" The highest PSNR on such images is that of {highest.best}, {mean}."
@@ -347,8 +351,9 @@ def _generalisation(study: _Study) -> tuple[Statement, Statement]:
     images = {image_of(r.cell) for r in used}
     trained = {m.name for m in study.methods if m.kind == "trained"}
     there = [
-        r for r in study.conventional()
-        if r.cell.method not in trained and image_of(r.cell) in images
+        r for r in study.counted
+        if r.cell.test == "conventional" and r.cell.method not in trained
+        and image_of(r.cell) in images
     ]  # fmt: skip
     ranking = rank(study.usable(by_image([*used, *there], "psnr_db")))
     if ranking is None:
@@ -377,12 +382,25 @@ def _baseline(study: _Study, baseline: str | None, against: Sequence[AgainstBase
     if not against or baseline is None:
         text = "Not measured: no other method has results on the test images of a baseline."
         return Statement(question=question, text=text)
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "mixed": []}
+    groups: dict[str, list[str]] = {
+        kind: [] for kind in ("better", "better here", "worse", "worse here", "mixed")
+    }
     usable = [row for row in against if row.method not in study.oracles]
+    measured_at = [
+        r.cell for r in study.counted
+        if r.cell.method == baseline and r.cell.test == "conventional" and r.error is None
+    ]  # fmt: skip
+    levels: set[tuple[str, str | float]] = {("photons", cell.photons) for cell in measured_at}
+    levels |= {("tested_on", cell.tested_on) for cell in measured_at}
     for name in dict.fromkeys(row.method for row in usable):
-        verdicts = {row.verdict for row in usable if row.method == name}
+        own = [row for row in usable if row.method == name]
+        verdicts = {row.verdict for row in own}
         only = verdicts.pop() if len(verdicts) == 1 else "mixed"
-        groups[only if only in ("better", "worse") else "mixed"].append(name)
+        known = only if only in ("better", "worse") else "mixed"
+        if {(row.by, row.level) for row in own} == levels or known == "mixed":
+            groups[known].append(name)
+        else:
+            groups[f"{known} here"].append(f"{name} ({_levels(own)})")
     given = (
         "as asked for" if study.settings.baseline else "the classical method of the highest PSNR"
     )
@@ -391,7 +409,9 @@ def _baseline(study: _Study, baseline: str | None, against: Sequence[AgainstBase
         f"{words}: {_list(groups[kind])}."
         for kind, words in (
             ("better", "Better at every photon level and on every structure"),
+            ("better here", "Better where measured"),
             ("worse", "Worse at every photon level and on every structure"),
+            ("worse here", "Worse where measured"),
             ("mixed", "Dependent on photons or structures, or not told apart"),
         )
         if groups[kind]
@@ -409,6 +429,13 @@ def _baseline(study: _Study, baseline: str | None, against: Sequence[AgainstBase
         cells=cells,
         hint=bool(warning),
     )
+
+
+def _levels(rows: Sequence[AgainstBaseline]) -> str:
+    """Return the photons and structures at which a method was compared."""
+    photons = [f"{row.level:g}" for row in rows if row.by == "photons"]
+    structures = [str(row.level) for row in rows if row.by == "tested_on"]
+    return f"{', '.join(photons)} photons; {', '.join(structures)}"
 
 
 def _failures(results: Sequence[CellResult]) -> Statement:

@@ -135,10 +135,11 @@ class _Run:
         try:
             steps = train_model_iter(
                 training.training_set(), training.settings, name=training.name,
-                checkpoint=checkpoint, resume=_can_resume(checkpoint),
+                checkpoint=checkpoint, resume=_can_resume(checkpoint), keep_checkpoint=True,
             )  # fmt: skip
             model = yield from self._followed(clock.follow(steps), "train", training.name)
             model.save(path)
+            discard(checkpoint)
         except Exception as error:
             self._failed[key] = f"the training failed: {_message(error)}"
         else:

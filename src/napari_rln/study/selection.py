@@ -76,6 +76,17 @@ def image_of(cell: Cell) -> ImageKey:
     return ImageKey(cell.psf, cell.photons, cell.tested_on, cell.condition, cell.seed)
 
 
+def conventional_tests(results: Iterable[CellResult]) -> list[CellResult]:
+    """Return the conventional tests on images that methods are compared on.
+
+    If networks are trained in the study, on images like those of a training: on others, which are
+    no conventional tests of theirs, the rest of the methods would be alone.
+    """
+    own = [r for r in results if r.cell.test == "conventional"]
+    trained = {image_of(r.cell) for r in own if r.cell.trained_on is not None}
+    return [r for r in own if not trained or image_of(r.cell) in trained]
+
+
 class SharedImages(NamedTuple):
     """Test images that methods share, so that means over them can be compared.
 

@@ -41,7 +41,9 @@ SUMMARY_COLUMNS = {
 
 
 def read_results(folder: Path) -> tuple[CellResult, ...]:
-    """Return the results of all finished cells in the folder of a study, in a fixed order.
+    """Return the results of the planned cells that are finished, in a fixed order.
+
+    Cells of an earlier plan, as before a file of a PSF was changed, are left out.
 
     Raises
     ------
@@ -49,8 +51,13 @@ def read_results(folder: Path) -> tuple[CellResult, ...]:
         If there are none, or a file is damaged.
     """
     files = sorted((folder / "cells").glob("*.json"))
+    plan = folder / "plan.json"
+    planned = set(json.loads(plan.read_text(encoding="utf-8"))) if plan.is_file() else None
     # Files being written begin with a full stop.
-    results = [CellResult.load(file) for file in files if not file.name.startswith(".")]
+    results = [
+        CellResult.load(file) for file in files
+        if not file.name.startswith(".") and (planned is None or file.stem in planned)
+    ]  # fmt: skip
     if not results:
         raise RlnError(
             f"{folder} holds no results of a study, which lie in its folder `cells`; run the study "

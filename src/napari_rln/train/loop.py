@@ -33,6 +33,7 @@ def train_model_iter(
     name: str = "model",
     checkpoint: Path | None = None,
     resume: bool = False,
+    keep_checkpoint: bool = False,
 ) -> Generator[TrainReport, None, Model]:
     """Train a network; yield a report after every step, return the best model.
 
@@ -52,6 +53,8 @@ def train_model_iter(
         end, with the folder of initial estimates beside it.
     resume
         Continue from that file; the result equals that of an uninterrupted training.
+    keep_checkpoint
+        Do not remove the checkpoint at the end, so that nothing is lost until the model is saved.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def train_model_iter(
             saved.check(as_dict(settings), training_set.inputs, checkpoint)
         yield from run.clock.follow(_train(run, saved, checkpoint))
         model = run.model()
-    if checkpoint is not None:
+    if checkpoint is not None and not keep_checkpoint:
         discard(checkpoint)
     return model
 

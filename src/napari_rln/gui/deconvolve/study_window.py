@@ -88,7 +88,7 @@ class StudyWindow(QDialog):
         folder = self.folder.path()
         path = self.configuration.text().strip()
         if path:
-            steps = partial(_study_of_file, Path(path), folder)
+            steps = partial(_study_of_file, Path(path).expanduser(), folder)
         else:
             psf, methods = self._inputs()
             models = {
@@ -135,7 +135,7 @@ class StudyWindow(QDialog):
             texts += ["failed", result.error]
         for column, text in enumerate(texts):
             item = QTableWidgetItem(text)
-            item.setToolTip(f"<p>{text}</p>")
+            item.setToolTip(f"<p>{html.escape(text)}</p>")
             self.table.setItem(row, column, item)
         self.table.scrollToBottom()
 

@@ -30,6 +30,7 @@ from napari_rln.study.selection import (
     ImageKey,
     Method,
     by_image,
+    conventional_tests,
     fully_trained,
     methods_of,
     shared_images,
@@ -39,7 +40,8 @@ from napari_rln.study.tables import read_configuration, read_results
 _INTERVALS = (
     "Numbers are means over test images. In brackets: the 95 % bootstrap interval of the mean; of "
     "three values it is their whole range, of fewer there is none, and their number n is given. "
-    "Intervals take the test images as independent, and are not corrected for the number of "
+    "Intervals take the test images as independent, though the same objects are imaged with each "
+    "PSF and number of photons, and trainings as given; they are not corrected for the number of "
     "comparisons. Bold: the best mean of methods that need no truth."
 )
 _ABBREVIATIONS = {"psf": "PSF", "na": "NA", "um": "(um)", "nm": "(nm)"}
@@ -144,7 +146,7 @@ def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> M
     own = [r for r in results if r.cell.test == "conventional"]
     if not own:
         return element("p", "Not measured.")
-    common, words = _on_shared(own)
+    common, words = _on_shared(conventional_tests(results))
     note = (
         f"Test images like those of the training, with the right PSF. {_INTERVALS} {words} All "
         "scores but the light are after a fit of scale and offset to the truth; smaller is better "
@@ -205,7 +207,7 @@ def _matrices(results: Sequence[CellResult], methods: Sequence[Method]) -> Marku
 
 def _charts(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
     """Return bars of the scores, and quality against time and against parameters."""
-    own, words = _on_shared([r for r in results if r.cell.test == "conventional"])
+    own, words = _on_shared(conventional_tests(results))
     looks = {m.name: f"{m.kind} oracle" if m.oracle else m.kind for m in methods}
     charts, psnr = dict[str, Markup](), list[Mark]()
     for measure in ("psnr_db", "ssim", "lateral_um", "axial_um"):
