@@ -97,15 +97,10 @@ def study(
 
 def _conclude(out: Path, terminal: Terminal) -> None:
     """Write tables and report, and print the answers; raise a ComputeError if a cell failed."""
-    from napari_rln.study.recommendation import recommend, settings_for
-    from napari_rln.study.report.page import write_report
-    from napari_rln.study.tables import read_configuration, read_results, write_tables
+    from napari_rln.study.conclusion import conclude
 
-    results = read_results(out)
-    write_tables(out)
-    page = write_report(out)
+    results, page, answers = conclude(out)
     terminal.table("Conventional tests", ("", "PSNR dB", "SSIM", "s"), _summary(results))
-    answers = recommend(results, settings_for(read_configuration(out)))
     advice = [statement.text for statement in answers.statements]
     for sentence in advice:
         terminal.say(sentence)

@@ -22,7 +22,7 @@ from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iter
 from napari_rln.deconvolution.stopping import SplitPhotons, StoppingRule, structured_crop
 
 # Iterations with the matched back projector that gain as much as an accelerated one: without
-# acceleration the rule is told every so many errors, as its limits are those of accelerated runs.
+# acceleration the rule gets every eighth error only: its limits are those of accelerated runs.
 _PACE = 8
 
 

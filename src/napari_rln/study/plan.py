@@ -420,7 +420,7 @@ def _identity(psf: Volume) -> list[Any]:
 
 
 def _canonical(value: Any) -> Any:
-    """Return JSON values with equal numbers written alike, 1 and 1.0."""
+    """Return JSON values with equal numbers in one form, as 1 and 1.0."""
     if isinstance(value, Mapping):
         return {str(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

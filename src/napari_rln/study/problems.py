@@ -157,7 +157,7 @@ def find_files(problem: ProblemName, data: Path) -> dict[str, Path]:
 
 
 def _find(names: Sequence[str], every: Sequence[Path], data: Path) -> Path | None:
-    """Return the path with the first of the names that is there, upper and lower case alike."""
+    """Return the path with the first of the names that is there, in upper or lower case."""
     for name in names:
         folder = not name.endswith(".tif")
         endings = {name.lower()} if folder else {name.lower(), f"{name.lower()}f"}

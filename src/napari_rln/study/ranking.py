@@ -41,7 +41,7 @@ class Ranking:
         return next(iter(self.means))
 
     @property
-    def alike(self) -> tuple[str, ...]:
+    def equal_within_noise(self) -> tuple[str, ...]:
         """Methods whose difference from the best one may be chance: its interval includes 0."""
         return tuple(name for name, difference in self.behind.items() if difference.includes(0))
 

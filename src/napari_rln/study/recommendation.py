@@ -190,7 +190,7 @@ class _Study:
         if ranking.left_out:
             few = (f"{name} ({n} of {ranking.every})" for name, n in ranking.left_out.items())
             text += f" Left out, with results on fewer than half of the test images: {_list(few)}."
-        best = (ranking.best, *ranking.alike) if methods is None else tuple(methods)
+        best = (ranking.best, *ranking.equal_within_noise) if methods is None else tuple(methods)
         return Statement(
             question=question,
             methods=best,
@@ -243,12 +243,12 @@ def _others(ranking: Ranking, digits: int, unit: str) -> str:
         return "It is the only method with enough results."
     if len(ranking.images) < FEWEST:
         return f"From fewer than {FEWEST} test images no two methods can be told apart."
-    if ranking.alike:
-        alike = (
+    if ranking.equal_within_noise:
+        equal = (
             f"{name} (difference {_with_bounds(ranking.behind[name], digits, unit)})"
-            for name in ranking.alike
+            for name in ranking.equal_within_noise
         )
-        return f"The noise of the test images does not tell it from {_list(alike)}."
+        return f"The noise of the test images does not tell it from {_list(equal)}."
     nearest, difference = next(iter(ranking.behind.items()))
     return (
         f"All others are behind by more than the noise of the test images; the nearest, {nearest}, "

@@ -187,10 +187,8 @@ def _study_of_file(path: Path, folder: Path) -> "Steps[tuple[Path, Recommendatio
 
 def _run(settings: "StudySettings", folder: Path) -> "Steps[tuple[Path, Recommendation]]":
     """Yield updates with finished cells; return the path of the report, and the answer."""
-    from napari_rln.study.recommendation import recommend, settings_for
-    from napari_rln.study.report.page import write_report
+    from napari_rln.study.conclusion import conclude
     from napari_rln.study.run import run_study_iter
-    from napari_rln.study.tables import read_configuration, read_results, write_tables
 
     yield from streamed(
         run_study_iter(settings, folder),
@@ -198,6 +196,5 @@ def _run(settings: "StudySettings", folder: Path) -> "Steps[tuple[Path, Recommen
         always=lambda report: report.result is not None,
     )
     yield Update(Progress(activity="writing the report"))
-    write_tables(folder)
-    answers = recommend(read_results(folder), settings_for(read_configuration(folder)))
-    return write_report(folder), answers
+    _, report, recommendation = conclude(folder)
+    return report, recommendation

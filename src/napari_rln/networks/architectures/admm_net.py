@@ -14,7 +14,7 @@ from torch.nn.functional import conv3d
 from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import Shape
 from napari_rln.networks.architectures.base import Outputs, check_input
-from napari_rln.networks.architectures.blur import cropped, mirrored, reach_of
+from napari_rln.networks.architectures.blur import AXES, cropped, mirrored, reach_of
 from napari_rln.networks.architectures.unrolled import Unrolled
 
 FILTERS = 26
@@ -26,7 +26,6 @@ POINTS = 101
 _PENALTY, _RATE, _THRESHOLD = 0.2, 1.6, 0.05  # first values
 _LEAST = 1e-6  # of the denominator
 _MOST_HALO = 64  # beyond which tiles would be mostly halo
-_AXES = (-3, -2, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +96,11 @@ class Reconstruction(nn.Module):
             penalty = self.penalty[number]
             denominator = denominator + penalty * transfer.abs().square()
             if wanted:
-                spectrum = torch.fft.rfftn(wanted[number], dim=_AXES)
+                spectrum = torch.fft.rfftn(wanted[number], dim=AXES)
                 numerator = numerator + penalty * transfer.conj() * spectrum
         small = denominator.abs() < _LEAST
         denominator = torch.where(small, torch.full_like(denominator, _LEAST), denominator)
-        estimate: torch.Tensor = torch.fft.irfftn(numerator / denominator, s=shape, dim=_AXES)
+        estimate: torch.Tensor = torch.fft.irfftn(numerator / denominator, s=shape, dim=AXES)
         return estimate
 
 
@@ -204,7 +203,7 @@ class AdmmNet(Unrolled):
         z, y_, x_ = y.shape[-3:]
         shape = (z, y_, x_)
         otf = self.blur.transfer(shape, size, y)
-        image = torch.fft.rfftn(y, dim=_AXES)
+        image = torch.fft.rfftn(y, dim=AXES)
         wanted: list[torch.Tensor] = []
         multipliers: list[torch.Tensor] = []
         for stage in self.stages:

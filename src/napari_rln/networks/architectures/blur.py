@@ -13,7 +13,9 @@ from torch.nn.functional import pad
 
 from napari_rln.core.volume import FloatArray, Shape
 
-_AXES = (-3, -2, -1)
+AXES = (-3, -2, -1)
+"""Axes of images (N, C, D, H, W) that are transformed."""
+
 _MOST_TRANSFERS = 4  # kept, of different shapes
 
 
@@ -49,7 +51,7 @@ class Blur:
         before, after = reach_of(size)
         pads = [n for b, a in zip(before[::-1], after[::-1], strict=True) for n in (b, a)]
         x = self._filtered(pad(y, pads), size, conjugate=True)
-        for axis, b, a in zip(_AXES, before, after, strict=True):  # adds the mirror images
+        for axis, b, a in zip(AXES, before, after, strict=True):  # adds the mirror images
             n = x.shape[axis] - b - a
             first = x.narrow(axis, 0, b).flip(axis)
             last = x.narrow(axis, b + n, a).flip(axis)
@@ -77,9 +79,9 @@ class Blur:
     def _filtered(self, x: torch.Tensor, size: Shape, *, conjugate: bool) -> torch.Tensor:
         z, y, x_ = (scipy.fft.next_fast_len(n, real=True) for n in x.shape[-3:])
         otf = self.transfer((z, y, x_), size, x)
-        spectrum = torch.fft.rfftn(x, s=(z, y, x_), dim=_AXES)
+        spectrum = torch.fft.rfftn(x, s=(z, y, x_), dim=AXES)
         spectrum = spectrum * (otf.conj() if conjugate else otf)
-        whole: torch.Tensor = torch.fft.irfftn(spectrum, s=(z, y, x_), dim=_AXES)
+        whole: torch.Tensor = torch.fft.irfftn(spectrum, s=(z, y, x_), dim=AXES)
         return whole[..., : x.shape[-3], : x.shape[-2], : x.shape[-1]]
 
     def _transfer(
@@ -103,7 +105,7 @@ def reach_of(size: Shape) -> tuple[Shape, Shape]:
 
 def mirrored(x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> torch.Tensor:
     """Return images with their mirror images around them."""
-    for axis, b, a in zip(_AXES, before, after, strict=True):
+    for axis, b, a in zip(AXES, before, after, strict=True):
         n = x.shape[axis]
         first, last = x.narrow(axis, 0, b).flip(axis), x.narrow(axis, n - a, a).flip(axis)
         x = torch.cat((first, x, last), axis)
@@ -112,7 +114,7 @@ def mirrored(x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> to
 
 def cropped(x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> torch.Tensor:
     """Return images without so many voxels before and after."""
-    for axis, b, a in zip(_AXES, before, after, strict=True):
+    for axis, b, a in zip(AXES, before, after, strict=True):
         x = x.narrow(axis, b, x.shape[axis] - b - a)
     return x
 

@@ -15,10 +15,9 @@ from torch import nn
 from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray, Shape
 from napari_rln.networks.architectures.base import Outputs, check_input
-from napari_rln.networks.architectures.blur import cropped, mirrored
+from napari_rln.networks.architectures.blur import AXES, cropped, mirrored
 from napari_rln.networks.architectures.unrolled import Unrolled
 
-_AXES = (-3, -2, -1)
 _FLOOR = 1e-4  # of the first estimate, relative to the brightness of structures
 _LEAST = 1e-3  # sum of a kernel before it is scaled to 1
 _BACKGROUND = 0.1  # added to image and blur before the division
@@ -127,8 +126,8 @@ def _filtered(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     kernel = kernel / kernel.sum()
     image = mirrored(x, reach, reach)
     shape = [scipy.fft.next_fast_len(n, real=True) for n in image.shape[-3:]]
-    spectrum = torch.fft.rfftn(image, s=shape, dim=_AXES) * torch.fft.rfftn(kernel, s=shape)
-    whole: torch.Tensor = torch.fft.irfftn(spectrum, s=shape, dim=_AXES)
-    for axis, n, r in zip(_AXES, x.shape[-3:], reach, strict=True):
+    spectrum = torch.fft.rfftn(image, s=shape, dim=AXES) * torch.fft.rfftn(kernel, s=shape)
+    whole: torch.Tensor = torch.fft.irfftn(spectrum, s=shape, dim=AXES)
+    for axis, n, r in zip(AXES, x.shape[-3:], reach, strict=True):
         whole = whole.narrow(axis, 2 * r, n)
     return whole

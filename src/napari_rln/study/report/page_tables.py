@@ -275,7 +275,7 @@ def _named(value: str | float) -> str:
 
 
 def _heat(value: Interval, span: tuple[float, float], *, own: bool) -> Markup:
-    """Return a cell coloured by its mean; ``own`` is where training and test are alike."""
+    """Return a cell coloured by its mean; ``own`` is where the test is of what was trained on."""
     if not value.n:
         return element("td", _UNKNOWN, class_="number")
     share = (value.mean - span[0]) / (span[1] - span[0]) if span[1] > span[0] else 0.5
