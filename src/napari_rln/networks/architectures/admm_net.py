@@ -9,12 +9,12 @@ import numpy as np
 import scipy.fft
 import torch
 from torch import nn
-from torch.nn.functional import conv3d
+from torch.nn.functional import conv3d, conv_transpose3d, pad
 
 from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import Shape
 from napari_rln.networks.architectures.base import Outputs, check_input
-from napari_rln.networks.architectures.blur import AXES, cropped, mirrored, reach_of
+from napari_rln.networks.architectures.blur import AXES, along, cropped, mirrored, reach_of
 from napari_rln.networks.architectures.unrolled import Unrolled
 
 FILTERS = 26
@@ -77,29 +77,23 @@ class Reconstruction(nn.Module):
         self.penalty = nn.Parameter(torch.full((FILTERS,), _PENALTY))
 
     def forward(
-        self,
-        otf: torch.Tensor,
-        image: torch.Tensor,
-        wanted: Sequence[torch.Tensor],
-        shape: Shape,
+        self, otf: torch.Tensor, image: torch.Tensor, wanted: torch.Tensor | None, shape: Shape
     ) -> torch.Tensor:
         """Return the estimate (N, 1, D, H, W) of periodic images.
 
-        ``image`` is the spectrum of the image, ``wanted`` the 26 filtered images, (N, 1, D, H, W);
-        empty for zeros.
+        ``image`` is the spectrum of the image, ``wanted`` the filtered images, (N, 26, D, H, W);
+        none for zeros.
         """
-        phases = _phases(shape, otf)
-        numerator, denominator = otf.conj() * image, otf.abs().square()
-        # Filter by filter: all at once take ten times the memory.
-        for number, kernel in enumerate(self.filters.kernels()):
-            transfer = _transfer(kernel, phases)
-            penalty = self.penalty[number]
-            denominator = denominator + penalty * transfer.abs().square()
-            if wanted:
-                spectrum = torch.fft.rfftn(wanted[number], dim=AXES)
-                numerator = numerator + penalty * transfer.conj() * spectrum
-        small = denominator.abs() < _LEAST
-        denominator = torch.where(small, torch.full_like(denominator, _LEAST), denominator)
+        kernels = self.filters.kernels()
+        weighted = self.penalty.view(-1, 1, 1, 1) * kernels
+        numerator = otf.conj() * image
+        if wanted is not None:
+            # The sum before the transform: one transform in place of 26.
+            spectrum = torch.fft.rfftn(filtered_adjoint(wanted, weighted), dim=AXES)
+            numerator = numerator + spectrum
+        power = _transfer(_autocorrelation(kernels, weighted), shape, otf).real
+        denominator = otf.abs().square() + power
+        denominator = torch.where(denominator.abs() < _LEAST, _LEAST, denominator)
         estimate: torch.Tensor = torch.fft.irfftn(numerator / denominator, s=shape, dim=AXES)
         return estimate
 
@@ -135,22 +129,20 @@ class Stage(nn.Module):
         self,
         otf: torch.Tensor,
         image: torch.Tensor,
-        wanted: Sequence[torch.Tensor],
-        multipliers: Sequence[torch.Tensor],
+        wanted: torch.Tensor | None,
+        multipliers: torch.Tensor | None,
         shape: Shape,
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return the wanted filtered images and the multipliers, 26 of (N, 1, D, H, W) each."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the wanted filtered images and the multipliers, (N, 26, D, H, W) each."""
         estimate = self.reconstruction(otf, image, wanted, shape)
-        padded = torch.nn.functional.pad(estimate, (1,) * 6, mode="circular")
-        new_wanted, new_multipliers = [], []
-        for number, kernel in enumerate(self.filters.kernels()):
-            c = conv3d(padded, kernel.flip(0, 1, 2)[None, None])
-            before = multipliers[number] if multipliers else torch.zeros_like(c)
-            shrunk = self.shrinkage(c + before, number)
-            after = before + self.rate[number] * (c - shrunk)
-            new_wanted.append(shrunk - after)
-            new_multipliers.append(after)
-        return new_wanted, new_multipliers
+        c = filtered(estimate, self.filters.kernels())
+        moved = c if multipliers is None else c + multipliers
+        # Filter by filter, which takes a fraction of the memory.
+        channels = [self.shrinkage(one, number) for number, one in enumerate(moved.unbind(1))]
+        shrunk = torch.stack(channels, 1)
+        change = self.rate.view(1, -1, 1, 1, 1) * (c - shrunk)
+        after = change if multipliers is None else multipliers + change
+        return shrunk - after, after
 
 
 class AdmmNet(Unrolled):
@@ -204,8 +196,8 @@ class AdmmNet(Unrolled):
         shape = (z, y_, x_)
         otf = self.blur.transfer(shape, size, y)
         image = torch.fft.rfftn(y, dim=AXES)
-        wanted: list[torch.Tensor] = []
-        multipliers: list[torch.Tensor] = []
+        wanted: torch.Tensor | None = None
+        multipliers: torch.Tensor | None = None
         for stage in self.stages:
             wanted, multipliers = stage(otf, image, wanted, multipliers, shape)
         return Outputs(cropped(self.last(otf, image, wanted, shape), before, after))
@@ -215,23 +207,41 @@ def _extended(x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> t
     """Return images with their mirror images around them, and beyond these the border's voxels."""
     near = [min(a, n) for a, n in zip(after, x.shape[-3:], strict=True)]
     rest = [n for a, m in zip(after[::-1], near[::-1], strict=True) for n in (0, a - m)]
-    return torch.nn.functional.pad(mirrored(x, before, near), rest, mode="replicate")
+    return pad(mirrored(x, before, near), rest, mode="replicate")
 
 
-def _phases(shape: Shape, like: torch.Tensor) -> list[torch.Tensor]:
-    """Return the spectra (3, n) of impulses one voxel before, at, and after the origin, by axis."""
-    made = []
-    for axis, n in enumerate(shape):
+def filtered(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Return periodic images (N, 1, D, H, W) filtered by n filters, (N, n, D, H, W)."""
+    padded = pad(x, (1,) * 6, mode="circular")
+    return conv3d(padded, kernels.flip(1, 2, 3)[:, None])
+
+
+def filtered_adjoint(y: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Return the adjoint of :func:`filtered`, (N, 1, D, H, W), of images (N, n, D, H, W)."""
+    x = conv_transpose3d(y, kernels.flip(1, 2, 3)[:, None])
+    for axis in AXES:  # What is beyond a border belongs to the other side.
+        n = x.shape[axis] - 2
+        first, middle, last = (x.narrow(axis, *part) for part in ((0, 1), (1, n), (n + 1, 1)))
+        x = middle + pad(last, along(axis, 0, n - 1)) + pad(first, along(axis, n - 1, 0))
+    return x
+
+
+def _autocorrelation(kernels: torch.Tensor, weighted: torch.Tensor) -> torch.Tensor:
+    """Return the sum of the filters' correlations with weighted ones, (5, 5, 5).
+
+    Its spectrum is the sum of the filters' power, each with its weight.
+    """
+    return conv3d(pad(kernels, (2,) * 6)[None], weighted[None])[0, 0]
+
+
+def _transfer(kernel: torch.Tensor, shape: Shape, like: torch.Tensor) -> torch.Tensor:
+    """Return the transfer function of a small centred kernel on a periodic grid, as from rfftn."""
+    spectrum = kernel.to(like.dtype)
+    for axis, n in reversed(list(enumerate(shape))):
         frequencies = torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq
         frequency = frequencies(n, dtype=torch.float64, device="cpu")
-        place = torch.arange(-1.0, 2.0, dtype=torch.float64)
-        made.append(torch.exp(-2j * torch.pi * place[:, None] * frequency).to(like))
-    return made
-
-
-def _transfer(kernel: torch.Tensor, phases: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the transfer function of a filter (3, 3, 3) on a periodic grid, as from rfftn."""
-    z, y, x = phases
-    rows = kernel.to(x.dtype) @ x
-    planes = torch.einsum("bj,abk->ajk", y, rows)
-    return torch.einsum("ai,ajk->ijk", z, planes)
+        reach = kernel.shape[axis] // 2
+        place = torch.arange(-reach, reach + 1.0, dtype=torch.float64)
+        phases = torch.exp(-2j * torch.pi * place[:, None] * frequency).to(like)
+        spectrum = torch.tensordot(spectrum, phases, dims=([axis], [0])).movedim(-1, axis)
+    return spectrum

@@ -55,8 +55,8 @@ class Blur:
             n = x.shape[axis] - b - a
             first = x.narrow(axis, 0, b).flip(axis)
             last = x.narrow(axis, b + n, a).flip(axis)
-            middle = x.narrow(axis, b, n) + pad(first, _along(axis, 0, n - b))
-            x = middle + pad(last, _along(axis, n - a, 0))
+            middle = x.narrow(axis, b, n) + pad(first, along(axis, 0, n - b))
+            x = middle + pad(last, along(axis, n - a, 0))
         return x
 
     def transfer(self, shape: Shape, size: Shape, like: torch.Tensor) -> torch.Tensor:
@@ -119,6 +119,6 @@ def cropped(x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> tor
     return x
 
 
-def _along(axis: int, before: int, after: int) -> list[int]:
-    """Return the argument of torch's pad that pads a single axis."""
+def along(axis: int, before: int, after: int) -> list[int]:
+    """Return the argument of torch's ``pad`` that pads a single axis."""
     return [0, 0] * (-1 - axis) + [before, after]
