@@ -2,7 +2,7 @@
 
 `rates` trains each of them as the study of study_paper.toml does, for its first PSF on nuclei, with
 several learning rates, and scores them on held-out volumes; those of the common budget
-(napari_rln/train/rivals.py) were chosen so. `cost` measures time and memory of applying each to an
+(napari_rln/train/recipes.py) were chosen so. `cost` measures time and memory of applying each to an
 image.
 
     python benchmarks/rivals.py rates --minutes 5

@@ -46,8 +46,8 @@ from napari_rln.networks.network import Network
 from napari_rln.train import learning_rate, state, validation
 from napari_rln.train.learning_rate import LearningRate
 from napari_rln.train.loop import train_model, train_model_iter
-from napari_rln.train.loss import global_ssim, rival_loss
-from napari_rln.train.rivals import settings_of
+from napari_rln.train.loss import global_ssim
+from napari_rln.train.recipes import RECIPES, settings_of
 from napari_rln.train.training_set import choose_settings, training_set_of
 from napari_rln.train.training_settings import PRESETS, TrainSettings
 
@@ -138,7 +138,7 @@ def test_some_steps_lower_the_loss(name):
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(6):
-        loss = rival_loss(name, network(x), truth).total
+        loss = RECIPES[name].losses(network(x), truth).total
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -195,8 +195,7 @@ def test_a_reconstruction_solves_its_equation():
     y = torch.rand(1, 1, *shape, generator=_seeded(1))
     wanted = torch.rand(1, 26, *shape, generator=_seeded(2))
     otf = Blur(PSF.data).transfer(shape, (8, 10, 12), y)
-    listed = list(wanted.split(1, 1))
-    x = part(otf, torch.fft.rfftn(y, dim=(-3, -2, -1)), listed, shape).detach()
+    x = part(otf, torch.fft.rfftn(y, dim=(-3, -2, -1)), wanted, shape).detach()
     x.requires_grad_()
     blurred = torch.fft.irfftn(
         torch.fft.rfftn(x, dim=(-3, -2, -1)) * otf, s=shape, dim=(-3, -2, -1)
@@ -239,20 +238,20 @@ def test_a_stage_updates_coefficients_and_multipliers():
     image = torch.rand(1, 1, *shape, generator=_seeded(1))
     otf = Blur(PSF.data).transfer(shape, shape, image)
     spectrum = torch.fft.rfftn(image, dim=(-3, -2, -1))
-    wanted = list(torch.rand(26, 1, 1, *shape, generator=_seeded(2)))
-    betas = list(0.1 * torch.rand(26, 1, 1, *shape, generator=_seeded(3)))
+    wanted = torch.rand(1, 26, *shape, generator=_seeded(2))
+    betas = 0.1 * torch.rand(1, 26, *shape, generator=_seeded(3))
     with torch.no_grad():
         x = stage.reconstruction(otf, spectrum, wanted, shape).numpy()[0, 0]
         new_wanted, new_betas = stage(otf, spectrum, wanted, betas, shape)
     kernel = stage.filters.kernels()[number].detach().numpy()
     c = convolve(x, kernel, mode="wrap")
-    beta = betas[number].numpy()[0, 0]
+    beta = betas[0, number].numpy()
     points = np.linspace(-1, 1, 101)
     z = np.interp(c + beta, points, np.sign(points) * np.maximum(np.abs(points) - 0.05, 0))
     after = beta + float(stage.rate[number].detach()) * (c - z)
     assert np.abs(c + beta).max() < 1  # within the control points
-    np.testing.assert_allclose(new_betas[number].numpy()[0, 0], after, atol=1e-5)
-    np.testing.assert_allclose(new_wanted[number].numpy()[0, 0], z - after, atol=1e-5)
+    np.testing.assert_allclose(new_betas[0, number].numpy(), after, atol=1e-5)
+    np.testing.assert_allclose(new_wanted[0, number].numpy(), z - after, atol=1e-5)
 
 
 def test_symmetry_is_summed_over_phases():
@@ -489,10 +488,10 @@ def test_a_training_that_diverges_is_ended(quick, monkeypatch):
         validate=0, device="cpu",
     )  # fmt: skip
 
-    def spoilt(architecture, outputs, truth):
-        return rival_loss(architecture, outputs._replace(output=outputs.output / 0), truth)
+    def spoilt(outputs, truth):
+        return (outputs.output / 0 - truth).mean()
 
-    monkeypatch.setattr(state, "rival_loss", spoilt)
+    monkeypatch.setitem(RECIPES, "admm", replace(RECIPES["admm"], loss=spoilt))
     with pytest.raises(ComputeError, match=r"training diverged.*learning_rate"):
         train_model(training_set_of(settings, psf=SYMMETRIC), settings)
 
@@ -533,7 +532,7 @@ def test_losses_are_those_of_the_authors():
         outputs = network(x)
 
     def loss(name):
-        return float(rival_loss(name, outputs, truth).total)
+        return float(RECIPES[name].losses(outputs, truth).total)
 
     off = (outputs.output - truth).double()
     mse = float(off.square().mean())

@@ -239,7 +239,7 @@ def _checkpoint() -> Checkpoint:
         losses={"total": 0.5},
         volumes=[20, 8],
         initial_errors=[-1.0],
-        learning_rate={"halvings": 2, "waited": 1, "least": -2.5},
+        learning_rate={"plateaus": 2, "waited": 1, "least": -2.5},
         weights={"a.weight": torch.arange(6.0).reshape(2, 3).T},
         moments={0: {"step": torch.tensor(3.0)}, 10: {"step": torch.tensor(4.0)}},
         best=BestWeights(

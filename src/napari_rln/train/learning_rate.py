@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from napari_rln.train.recipes import RECIPES
 from napari_rln.train.training_settings import TrainSettings
 
 WARM_UP = 20
 """Steps of rising learning rate."""
 
-_PATIENCE = 10  # validations without a smaller error, after which CARE's rate is halved
+_PATIENCE = 10  # validations without a smaller error: a plateau
 
 
 @dataclass
@@ -21,13 +22,13 @@ class LearningRate:
     ----------
     settings
         Settings of the training.
-    halvings, waited, least
-        Of a rate that depends on validations: how often it was halved, how many validations have
-        had no smaller error since, and the smallest error; none before the first.
+    plateaus, waited, least
+        Plateaus of the validation error so far, validations since its last fall or plateau, and the
+        smallest error; none before the first.
     """
 
     settings: TrainSettings
-    halvings: int = 0
+    plateaus: int = 0
     waited: int = 0
     least: float | None = None
 
@@ -35,7 +36,8 @@ class LearningRate:
         """Return the rate of a step of a total number."""
         highest = self.settings.learning_rate
         if self.settings.schedule == "paper":
-            return highest * self._of_authors(step, total)
+            schedule = RECIPES[self.settings.architecture].schedule
+            return highest * schedule(step, total, self.plateaus)
         return highest * cosine(step, total)
 
     def observe(self, error: float) -> None:
@@ -45,24 +47,11 @@ class LearningRate:
             return
         self.waited += 1
         if self.waited == _PATIENCE:
-            self.halvings, self.waited = self.halvings + 1, 0
+            self.plateaus, self.waited = self.plateaus + 1, 0
 
     def state(self) -> dict[str, Any]:
         """Return the state for resuming, JSON types."""
-        return {"halvings": self.halvings, "waited": self.waited, "least": self.least}
-
-    def _of_authors(self, step: int, total: int) -> float:
-        """Return the fraction of the highest rate, as by the architecture's authors."""
-        architecture = self.settings.architecture
-        if architecture == "rln":
-            return float(0.95 ** (step / 600))
-        if architecture == "care":
-            return float(0.5**self.halvings)
-        if architecture == "rcan":
-            return float(0.5 ** (4 * step // total))
-        if architecture == "ddn":
-            return float(0.98 ** (step // 150))
-        return 1.0
+        return {"plateaus": self.plateaus, "waited": self.waited, "least": self.least}
 
 
 def cosine(step: int, total: int) -> float:

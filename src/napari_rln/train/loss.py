@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import avg_pool3d, mse_loss
 
-from napari_rln.networks.architectures.base import Outputs
 from napari_rln.networks.normalisation import photons_of_root, root_of_photons
 from napari_rln.networks.rln import Stages, mean_c
 
@@ -17,7 +16,6 @@ ERROR_FLOOR = 1e-3
 _E_ERROR_FLOOR = 1e-2
 _E_VARIANCE = 1e-4  # least variance of a ground truth, on the scale of the square root
 _PEAK = 8.0  # usual range of a ground truth, in its standard deviations
-_LEAST_NORM = 1e-3  # of a ground truth, that an error is relative to
 _DARK = 1e-2  # light per voxel below which an error of it counts less
 
 
@@ -28,31 +26,6 @@ class Losses(NamedTuple):
     mse: torch.Tensor
     ssim: torch.Tensor
     e_mse: torch.Tensor
-
-
-def rival_loss(architecture: str, outputs: Outputs, truth: torch.Tensor) -> Losses:
-    """Return the loss of the authors of an architecture beside the Richardson-Lucy Network.
-
-    CARE and RCAN: mean absolute error. DenseDeconNet: ``mse - ln((1 + ssim) / 2) - 1.3 min``, the
-    minimum being that of the output. ISTA-Net+: ``mse`` and a hundredth of the error of the
-    symmetry of its transforms. ADMM-Net: the error relative to the ground truth. Kernel learning:
-    ``mse``. Outputs and ground truth are (N, 1, D, H, W).
-    """
-    output = outputs.output
-    mse, ssim = mse_loss(output, truth), global_ssim(output, truth)
-    if architecture in ("care", "rcan"):
-        total = (output - truth).abs().mean()
-    elif architecture == "ddn":
-        total = mse - torch.log((1 + ssim) / 2) - 1.3 * output.min()
-    elif architecture in ("ista", "ista-large"):
-        assert outputs.symmetry is not None
-        total = mse + 0.01 * outputs.symmetry
-    elif architecture == "admm":
-        norms = truth.square().sum((1, 2, 3, 4)).sqrt().clamp_min(_LEAST_NORM)
-        total = ((output - truth).square().sum((1, 2, 3, 4)).sqrt() / norms).mean()
-    else:
-        total = mse
-    return Losses(total, mse, ssim, mse.new_zeros(()))
 
 
 def paper_loss(stages: Stages, x: torch.Tensor, truth: torch.Tensor) -> Losses:

@@ -36,9 +36,9 @@ from napari_rln.train.loss import (
     refined_loss,
     relative_error_loss,
     relative_loss,
-    rival_loss,
 )
 from napari_rln.train.pool import Pool
+from napari_rln.train.recipes import RECIPES
 from napari_rln.train.training_set import TrainingSet
 from napari_rln.train.training_settings import EDGE, Baseline, TrainReport, TrainSettings
 from napari_rln.train.validation import (
@@ -376,7 +376,7 @@ class TrainingState:
         if self.settings.architecture != "rln":
             stages = stages._replace(output=inner(stages.output, margin).float())
             if self.settings.loss == "paper":
-                return rival_loss(self.settings.architecture, stages, visible.truth)
+                return RECIPES[self.settings.architecture].losses(stages, visible.truth)
             return relative_error_loss(stages.output, visible.truth, visible.power)
         stages = stages._replace(
             e=inner(stages.e, margin).float(), output=inner(stages.output, margin).float()

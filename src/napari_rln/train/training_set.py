@@ -26,7 +26,7 @@ from napari_rln.train.examples import (
     pairs_in,
     symmetry_of,
 )
-from napari_rln.train.rivals import settings_of
+from napari_rln.train.recipes import settings_of
 from napari_rln.train.training_settings import Preset, TrainSettings
 
 _HELD_OUT = 1_000_000  # added to the seed: validation differs from training
