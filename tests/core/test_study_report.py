@@ -17,10 +17,10 @@ import pytest
 from scipy import stats
 
 from napari_rln.core.errors import RlnError, RlnWarning
+from napari_rln.study.conclusion import conclude
 from napari_rln.study.intervals import interval
 from napari_rln.study.recommendation import RecommendationSettings, recommend
 from napari_rln.study.report.charts import place_labels
-from napari_rln.study.report.page import write_report
 from napari_rln.study.results import SCORES, Cell, CellResult, Planes
 from napari_rln.study.tables import CELL_COLUMNS, SUMMARY_COLUMNS, read_results, write_tables
 
@@ -37,6 +37,9 @@ def result(method, psnr, *, error=None, facts=None, seconds=1.0, parameters=None
         method=method, **{"psf": "widefield", "photons": 50.0, "tested_on": "beads"} | cell
     )
     key = f"{zlib.crc32(repr(described).encode()):08x}"
+    kind = "model" if parameters else "rld"
+    if described.trained_on is not None:
+        kind = "train"
     scores = {} if error else {"psnr_db": psnr, "ssim": psnr / 50, "lateral_um": 6 / psnr}
     return CellResult(
         key=key,
@@ -46,7 +49,7 @@ def result(method, psnr, *, error=None, facts=None, seconds=1.0, parameters=None
         parameters=parameters,
         error=error,
         command=f"napari-rln study config.toml -o out --cell {key}",
-        facts=facts or {},
+        facts={"kind": kind} | (facts or {}),
     )
 
 
@@ -59,10 +62,9 @@ def difficulty(photons, structures, seed):
     )
 
 
-def ripple(photons, structures, seed):
-    """Return a small number of mean 0 over all test images."""
-    signs = (1 if photons == 50.0 else -1, 1 if structures == "beads" else -1, (-1) ** seed)
-    return 0.03 * math.prod(signs)
+def ripple(structures, seed):
+    """Return a small number of mean 0 over all objects, equal for all images of one."""
+    return 0.03 * (1 if structures == "beads" else -1) * (-1) ** seed
 
 
 def conventional(method, gain, *, noise=1.0, trained=False, **options):
@@ -73,7 +75,7 @@ def conventional(method, gain, *, noise=1.0, trained=False, **options):
             for seed in SEEDS:
                 image = (photons, structures, seed)
                 training = {"trained_on": structures, "training_volumes": 20} if trained else {}
-                psnr = 20 + difficulty(*image) + gain + noise * ripple(*image)
+                psnr = 20 + difficulty(*image) + gain + noise * ripple(structures, seed)
                 where = {"photons": photons, "tested_on": structures, "seed": seed}
                 made.append(result(method, psnr, **where, **training, **options))
     return made
@@ -93,7 +95,7 @@ def tables(folder):
     """Write the tables, those of Parquet only where pyarrow is installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RlnWarning)
-        write_tables(folder)
+        write_tables(folder, read_results(folder))
 
 
 def answer(results, question, **settings):
@@ -151,7 +153,7 @@ class Page(HTMLParser):
 
 
 def page_of(folder):
-    return Page(write_report(folder).read_text(encoding="utf-8"))
+    return Page(conclude(folder).report.read_text(encoding="utf-8"))
 
 
 def rows_of(path):
@@ -217,6 +219,27 @@ def test_bounds_agree_with_an_independent_bootstrap():
     assert interval(values[::-1]) == ours
 
 
+def test_values_of_one_object_are_drawn_together():
+    """Against a bootstrap over objects written out; of values alone the interval is too narrow."""
+    random = np.random.default_rng(8)
+    sizes = [1, 4, 4, 4, 6, 2, 5, 3]
+    objects = np.repeat(np.arange(8), sizes)
+    values = random.normal(size=8)[objects] + 0.1 * random.normal(size=len(objects))
+    members = [values[objects == i] for i in range(8)]
+    means = [
+        np.concatenate([members[i] for i in random.integers(0, 8, 8)]).mean() for _ in range(20_000)
+    ]
+    ours = interval(values, objects)
+    assert (ours.n, ours.objects, ours.mean) == (29, 8, pytest.approx(values.mean()))
+    assert ours.lower == pytest.approx(np.quantile(means, 0.025), abs=0.2 * np.std(means))
+    assert ours.upper == pytest.approx(np.quantile(means, 0.975), abs=0.2 * np.std(means))
+    alone = interval(values)
+    assert ours.upper - ours.lower > 1.4 * (alone.upper - alone.lower)
+    shuffled = random.permutation(29)
+    assert interval(values[shuffled], objects[shuffled] + 5) == ours
+    assert not interval(values[:9], objects[:9] // 4).bounded  # two objects
+
+
 def test_equal_values_have_an_interval_without_width():
     same = interval([0.1] * 7)
     assert same.lower == same.upper == pytest.approx(0.1, rel=1e-15)
@@ -274,19 +297,18 @@ def test_without_pyarrow_there_is_csv_and_a_note(tmp_path, monkeypatch):
     (folder / "cells.parquet").write_bytes(b"of older results")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.warns(RlnWarning, match=r"not as Parquet, which needs pyarrow"):
-        written = write_tables(folder)
+        written = write_tables(folder, read_results(folder))
     assert [path.name for path in written] == ["cells.csv", "summary.csv"]
     assert sorted(p.name for p in folder.iterdir()) == ["cells", "cells.csv", "summary.csv"]
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
-    for write in (write_tables, write_report):
-        with pytest.raises(RlnError, match="holds no results of a study"):
-            write(tmp_path)
+    with pytest.raises(RlnError, match="holds no results of a study"):
+        conclude(tmp_path)
     study(tmp_path / "study", conventional("RL", 0.0))
     (tmp_path / "study" / "study.json").write_text("{")
     with pytest.raises(RlnError, match=r"study.json is no configuration"):
-        write_report(tmp_path / "study")
+        conclude(tmp_path / "study")
 
 
 # --- recommendation
@@ -297,7 +319,8 @@ def test_the_recommendation_follows_the_numbers(gains):
     results = conventional("A", gains[0]) + conventional("B", gains[1])
     best = answer(results, "by PSNR")
     assert best.methods == (("B",) if gains[1] > gains[0] else ("A",))
-    assert (best.images, best.cells, best.hint) == (16, 32, False)
+    assert (best.images, best.objects, best.cells, best.hint) == (16, 8, 32, False)
+    assert "16 conventional test images of 8 objects" in best.text
     mean = statistics.fmean(
         20 + difficulty(p, s, seed) + 1.5 for p in PHOTONS for s in STRUCTURES for seed in SEEDS
     )
@@ -309,7 +332,7 @@ def test_the_recommendation_follows_the_numbers(gains):
 def test_methods_within_the_noise_are_recommended_together():
     results = [
         *conventional("A", 0.005, noise=1),
-        *conventional("B", 0.0, noise=-1),  # differs by 0.005 +- 0.06 from image to image
+        *conventional("B", 0.0, noise=-1),  # differs by 0.005 +- 0.06 from object to object
         *conventional("C", -0.5),
     ]
     best = answer(results, "by PSNR")
@@ -424,6 +447,13 @@ def test_a_network_is_compared_where_it_was_trained_however_few_these_images_are
     assert better.methods == ()
 
 
+def test_a_gain_is_not_called_a_loss():
+    clean = conventional("A", 2.0) + conventional("B", 0.0)
+    results = clean + with_condition(clean, "wavelength +10 %", {"A": 1.0, "B": -0.25})
+    told = answer(results, "wrong PSF")
+    assert "B loses no PSNR but gains 0.25 dB (0.25 to 0.25) against" in told.text
+
+
 def test_which_conditions_concern_the_psf_can_be_said():
     clean = conventional("A", 2.0) + conventional("B", 0.0)
     camera = with_condition(clean, "wavelength of the camera", {"A": 1.0, "B": 2.0})
@@ -453,12 +483,14 @@ def test_generalisation_is_a_loss_on_the_same_image():
     assert there.images == 16
 
 
-def test_fewer_images_than_a_recommendation_takes_are_called_a_hint():
+def test_fewer_objects_than_a_recommendation_takes_are_called_a_hint():
     results = [r for r in conventional("A", 1.0) + conventional("B", 0.0) if r.cell.seed == 0]
     best = answer(results, "by PSNR")
     assert best.hint
-    assert "rests on 4 test images, fewer than the 10" in best.text
-    assert not answer(results, "by PSNR", fewest_images=4).hint
+    assert "rests on 2 simulated objects, fewer than the 6" in best.text
+    more = [r for r in conventional("A", 1.0) + conventional("B", 0.0) if r.cell.seed < 3]
+    assert not answer(more, "by PSNR").hint  # 12 images of 6 objects
+    assert answer(more, "by PSNR", fewest_objects=7).hint
     single = answer(results[:1], "by PSNR")
     assert "only method" in single.text
     two = [r for r in results if r.cell.tested_on == "beads"]
@@ -701,12 +733,12 @@ def test_planes_that_do_not_fit_are_named(tmp_path):
     path = folder / "planes" / f"{read_results(folder)[0].key}.npz"
     Planes(xy=flat[1:], xz=flat, voxel_um=(1, 1, 1)).save(path)
     with pytest.raises(RlnError, match="differ from the truth in shape"):
-        write_report(folder)
+        conclude(folder)
     path.write_bytes(b"no planes")
     with pytest.raises(RlnError, match="holds no planes"):
-        write_report(folder)
+        conclude(folder)
     Planes(xy=flat, xz=flat, voxel_um=(1, 1, 1)).save(path)
-    assert write_report(folder).is_file()  # constant planes are shown
+    assert conclude(folder).report.is_file()  # constant planes are shown
 
 
 def test_labels_lie_apart_from_each_other_and_from_points():
@@ -756,7 +788,7 @@ def test_the_report_opens_in_a_browser_without_errors_or_requests(whole, tmp_pat
         pytest.skip("this browser reports neither its console nor its requests")
     assert any("nowhere is not defined" in line for line in console)
     assert "http://127.0.0.1:9/x.png" in asked
-    console, asked, dom = visited(write_report(whole), tmp_path)
+    console, asked, dom = visited(conclude(whole).report, tmp_path)
     assert console == []
     assert asked == set()
     page = Page(dom)

@@ -88,3 +88,18 @@ def test_a_network_is_trained_in_the_study(dock, idle, tmp_path, monkeypatch):
     methods = [study.table.item(row, 0).text() for row in range(study.table.rowCount())]
     assert "kld trained" in methods
     assert len(list((tmp_path / "models").glob("*.safetensors"))) == 1
+
+
+def test_a_cancelled_study_has_a_report_of_its_finished_cells(dock, idle, qtbot, tmp_path):
+    study = dock.study
+    study.folder.line.setText(str(tmp_path))
+    study.bar.run_button.click()
+    qtbot.waitUntil(lambda: study.table.rowCount() > 2, timeout=60_000)
+    study.bar.cancel_button.click()
+    idle(dock.jobs)
+    finished = len(list((tmp_path / "cells").glob("*.json")))
+    assert 0 < finished < 6 * 3 * 2
+    with (tmp_path / "cells.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == finished
+    assert study.report_button.isEnabled()
+    assert "Which gives the best image, by PSNR?" in study.answer.toPlainText()

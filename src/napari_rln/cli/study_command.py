@@ -65,7 +65,7 @@ def study(
     dry_run
         Print the numbers of cells and trainings and the time that they need, and compute nothing.
     overwrite
-        Replace the study of another configuration in the folder; cells that both have are kept.
+        Replace the configuration of another study in the folder; no finished cell is deleted.
     """
     if problem is not None:
         if data is None or config is not None:

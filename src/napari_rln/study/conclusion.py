@@ -25,7 +25,8 @@ def conclude(folder: Path) -> Conclusion:
     RlnError
         If the folder holds no results, or a file in it is damaged.
     """
-    results = read_results(folder)
-    write_tables(folder)
-    report = write_report(folder)
-    return Conclusion(results, report, recommend(results, settings_for(read_configuration(folder))))
+    results, configuration = read_results(folder), read_configuration(folder)
+    advice = recommend(results, settings_for(configuration))
+    write_tables(folder, results)
+    report = write_report(folder, results, configuration, advice)
+    return Conclusion(results, report, advice)

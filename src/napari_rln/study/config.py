@@ -189,34 +189,33 @@ class Condition:
     ----------
     name
         Name in the study, such as ``"z step +10 %"``.
-    psfs
-        Names of the PSFs that it applies to; empty for all.
+    psfs, photons
+        Names of the PSFs, and photons, that it applies to; empty for all.
     factors
         Factors on settings of the microscope, and on ``z_step``, the distance of the planes.
     optics
         Other values of settings of the microscope.
     aberrations
         Aberrations instead of those of the PSF, which must be of the scalar model.
-    photons
-        Photons of the image.
     camera
         Other values of the settings of the camera.
     """
 
     name: str
     psfs: tuple[str, ...] = ()
+    photons: tuple[float, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
     optics: Mapping[str, Any] = field(default_factory=dict)
     aberrations: Aberrations | None = None
-    photons: float | None = None
     camera: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.name:
             raise RlnError("the name is empty; say what differs.")
-        if not (self.changes_psf or self.photons is not None or self.camera):
+        if not (self.changes_psf or self.camera):
             raise RlnError(
-                "it changes nothing; give factors, optics, aberrations, photons, camera."
+                "it changes nothing; give factors, optics, aberrations or camera. Other light is "
+                "no condition: list its photons at the top."
             )
         known = ("z_step", *(f.name for f in fields(MicroscopeSettings)))
         check_keys(self.factors, known, "factors.")
@@ -228,6 +227,10 @@ class Condition:
     def changes_psf(self) -> bool:
         """Whether the image's PSF is another than the assumed one."""
         return bool(self.factors or self.optics or self.aberrations)
+
+    def applies_to(self, psf: str, photons: float) -> bool:
+        """Tell whether images through a PSF, at some photons, are made under it."""
+        return (not self.psfs or psf in self.psfs) and (not self.photons or photons in self.photons)
 
     def microscope(self, assumed: MicroscopeSettings) -> MicroscopeSettings:
         """Return the true microscope.
@@ -253,8 +256,7 @@ class Condition:
         table = {k: v for k, v in given.items() if v is not None and v not in ((), {})}
         if self.aberrations is not None:
             table["aberrations"] = self.aberrations._asdict()
-        if self.psfs:
-            table["psfs"] = list(self.psfs)
+        table |= {key: list(table[key]) for key in ("psfs", "photons") if key in table}
         return table
 
 
@@ -531,6 +533,12 @@ def _check_condition(condition: Condition, settings: StudySettings) -> None:
     for name in condition.psfs:
         if name not in names:
             raise unknown("PSF", name, names)
+    if not set(condition.photons) <= set(settings.photons):
+        raise RlnError(
+            f"photons is {_shown(condition.photons)}, but those of the study are "
+            f"{_shown(settings.photons)}; what it changes is seen beside images of equal light. "
+            "Choose among these, or list more at the top."
+        )
     settings.camera_of(condition)
     if not condition.changes_psf:
         return

@@ -160,18 +160,18 @@ def _condition(table: Mapping[str, Any]) -> Condition:
             if not isinstance(table.get(key, {}), Mapping):
                 raise RlnError(f"{key} is {table[key]!r}; give a table of names and values.")
         check_keys(table.get("optics", {}), [f.name for f in fields(MicroscopeSettings)], "optics.")
-        photons, psfs = table.get("photons"), table.get("psfs", [])
-        if photons is not None and not (is_number(photons) and 1e-3 <= photons <= 1e7):
-            raise RlnError(f"photons is {photons!r}; give a number from 0.001 to 1e7.")
+        photons, psfs = table.get("photons", []), table.get("psfs", [])
+        if not isinstance(photons, list) or not all(map(is_number, photons)):
+            raise RlnError(f"photons is {photons!r}; give a list of numbers.")
         if not isinstance(psfs, list) or not all(isinstance(name, str) for name in psfs):
             raise RlnError(f"psfs is {psfs!r}; give a list of names of PSFs.")
         return Condition(
             name=table["name"],
             psfs=tuple(psfs),
+            photons=tuple(photons),
             factors=dict(table.get("factors", {})),
             optics=dict(table.get("optics", {})),
             aberrations=_aberrations(table),
-            photons=photons,
             camera=dict(table.get("camera", {})),
         )
 

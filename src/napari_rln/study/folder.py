@@ -20,8 +20,7 @@ from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import available_bytes, cores
 from napari_rln.io.paths import atomic, make_folder
-from napari_rln.study.plan import StudyPlan, trainings_of
-from napari_rln.train.checkpoint import discard
+from napari_rln.study.plan import StudyPlan
 
 STUDY = "study.json"
 """Name of the file with configuration, version and machine, in the folder of a study."""
@@ -38,7 +37,8 @@ def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) ->
     Raises
     ------
     RlnError
-        If it holds a study of another configuration or version, and is not to be overwritten.
+        If it holds a study of another configuration or version, and its configuration is not to be
+        replaced.
     """
     for name in _FOLDERS:
         make_folder(folder / name)
@@ -47,10 +47,8 @@ def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) ->
     if differ and not overwrite:
         raise RlnError(
             f"{folder} holds another study: {', '.join(differ)} differ; name another folder, or "
-            "replace it with `overwrite`, which keeps the cells that both have."
+            "replace it with `overwrite`, which deletes no finished cell."
         )
-    if differ:
-        _discard_others(plan, folder)
     with atomic(folder / PLAN) as temporary:
         temporary.write_text(json.dumps([planned.key for planned in plan.cells]), encoding="utf-8")
     facts = {"versions": versions(), "machine": machine_facts(plan.settings.device)}
@@ -101,21 +99,3 @@ def _differences(folder: Path, config: Mapping[str, Any]) -> list[str]:
     if version != __version__:
         keys.append(f"the versions {version} and {__version__}")
     return keys
-
-
-def _discard_others(plan: StudyPlan, folder: Path) -> None:
-    """Remove the results and models that are not of a plan."""
-    cells = {planned.key for planned in plan.cells}
-    models = {*trainings_of(plan.cells)}
-    for path in (folder / "cells").glob("*.json"):
-        if path.stem not in cells:
-            path.unlink()
-    for path in (folder / "planes").glob("*.npz"):
-        if path.stem not in cells and not path.stem.startswith(("image-", "truth-")):
-            path.unlink()
-    for path in (folder / "models").glob("*.checkpoint"):
-        if path.stem not in models:
-            discard(path)
-    for path in (folder / "models").glob("*"):
-        if path.is_file() and path.stem not in models:
-            path.unlink()

@@ -1,7 +1,8 @@
 """Mean of a few scores with its spread, and its bootstrap interval."""
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,7 +11,7 @@ import numpy as np
 from napari_rln.core.volume import Float64Array
 
 FEWEST = 3
-"""Smallest number of values with an interval: of two values it would be the two values."""
+"""Smallest number of objects with an interval: of two values it would be the two values."""
 
 COVERAGE = 0.95
 """Coverage of the intervals."""
@@ -27,14 +28,17 @@ class Interval:
     ----------
     n
         Number of finite values.
+    objects
+        Number of independent objects that they are of.
     mean, sd
         Their mean, and standard deviation (n - 1); NaN of too few.
     lower, upper
-        Bounds of the 95 % percentile bootstrap interval of the mean; NaN of fewer than
-        :data:`FEWEST` values.
+        Bounds of the 95 % percentile bootstrap interval of the mean, over the objects; NaN of fewer
+        than :data:`FEWEST` objects.
     """
 
     n: int = 0
+    objects: int = 0
     mean: float = math.nan
     sd: float = math.nan
     lower: float = math.nan
@@ -42,29 +46,48 @@ class Interval:
 
     @property
     def bounded(self) -> bool:
-        """Whether there were enough values for an interval."""
-        return self.n >= FEWEST
+        """Whether there were enough objects for an interval."""
+        return self.objects >= FEWEST
 
     def includes(self, value: float) -> bool:
         """Tell whether the interval includes a value; false without an interval."""
         return self.lower <= value <= self.upper
 
 
-def interval(values: Iterable[float | None]) -> Interval:
+def interval(values: Iterable[float | None], objects: Iterable[Hashable] | None = None) -> Interval:
     """Return mean, spread and bootstrap interval of the finite ones of some values.
 
     The same values give the same interval, in whatever order they come.
+
+    Parameters
+    ----------
+    values
+        The values.
+    objects
+        What each value is of; by default, each of its own. Values of one object, such as those of
+        its images through several PSFs, rise and fall together: whole objects are drawn, not values
+        (a cluster bootstrap).
     """
-    x = np.array(sorted(v for v in values if v is not None and math.isfinite(v)))
+    groups: defaultdict[Hashable, list[float]] = defaultdict(list)
+    pairs = enumerate(values) if objects is None else zip(objects, values, strict=True)
+    for which, value in pairs:
+        if value is not None and math.isfinite(value):
+            groups[which].append(value)
+    own = sorted(sorted(group) for group in groups.values())
+    x = np.array(sorted(value for group in own for value in group))
     if x.size == 0:
         return Interval()
     mean, sd = float(x.mean()), float(x.std(ddof=1)) if x.size > 1 else math.nan
-    if x.size < FEWEST:
-        return Interval(n=x.size, mean=mean, sd=sd)
+    if len(own) < FEWEST:
+        return Interval(n=x.size, objects=len(own), mean=mean, sd=sd)
     # Deviations, so that equal values have bounds equal to their mean, without a rounding error.
-    means = mean + _weights(x.size) @ (x - mean)
+    off = np.array([sum(value - mean for value in group) for group in own])
+    drawn = _draws(len(own))
+    means = mean + drawn @ off / (drawn @ np.array([len(group) for group in own]))
     lower, upper = np.quantile(means, ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
-    return Interval(n=x.size, mean=mean, sd=sd, lower=float(lower), upper=float(upper))
+    return Interval(
+        n=x.size, objects=len(own), mean=mean, sd=sd, lower=float(lower), upper=float(upper)
+    )
 
 
 def rounded(value: float) -> str:
@@ -73,7 +96,7 @@ def rounded(value: float) -> str:
 
 
 @lru_cache(maxsize=4)
-def _weights(n: int) -> Float64Array:
-    """Return the weight of each of n values in each resampled mean, (resamples, n)."""
+def _draws(n: int) -> Float64Array:
+    """Return how often each of n objects is in each resampled set, (resamples, n)."""
     random = np.random.default_rng((_SEED, n))
-    return random.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
+    return random.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(float)

@@ -236,12 +236,11 @@ def plan_study(settings: StudySettings) -> StudyPlan:
         settings.seeds, settings.psfs, settings.photons, (None, *settings.conditions),
         settings.test_structures,
     ):  # fmt: skip
-        if condition is not None and condition.psfs and psf.name not in condition.psfs:
+        if condition is not None and not condition.applies_to(psf.name, photons):
             continue
-        seen = photons if condition is None else condition.photons or photons
         image = StudyImage(
             psf=psfs.true(psf, condition), assumed=psfs.true(psf, None), structures=structures,
-            photons=float(seen), camera=settings.camera_of(condition), shape=settings.shape,
+            photons=float(photons), camera=settings.camera_of(condition), shape=settings.shape,
             seed=seed,
         )  # fmt: skip
         plain = Cell(
@@ -249,10 +248,9 @@ def plan_study(settings: StudySettings) -> StudyPlan:
             condition="" if condition is None else condition.name, seed=seed,
         )  # fmt: skip
         for method in settings.methods:
-            for training in trainings.of(method, psf, photons, structures, condition, seed):
+            changed = condition is not None
+            for training in trainings.of(method, psf, photons, structures, seed, changed=changed):
                 cell = replace(plain, method=method.name, **_trained(training))
-                if cell in cells:  # of a condition that sets the photons, for several levels
-                    continue
                 identity = _method_identity(method, training, models, settings.device)
                 described = {"image": image.key, "method": identity, "cell": as_dict(cell)}
                 cells[cell] = PlannedCell(
@@ -308,13 +306,14 @@ class _Trainings:
         psf: PsfSettings,
         photons: float,
         tested_on: StructureClass,
-        condition: Condition | None,
         seed: int,
+        *,
+        changed: bool,
     ) -> Iterator[Training | None]:
         """Yield the trainings whose models are tested on an image; None for another method.
 
-        Under a condition, only models of the most volumes are tested, and only on the structures
-        that they were trained on, so that nothing else differs.
+        Under a condition (``changed``), only models of the most volumes are tested, and only on the
+        structures that they were trained on, so that nothing else differs.
         """
         if not method.is_trained:
             yield None
@@ -322,13 +321,10 @@ class _Trainings:
         settings = self._settings
         volumes: tuple[int | None, ...] = settings.training_volumes or (None,)
         classes = settings.train_structures
-        if condition is not None:
+        if changed:
             volumes = (max(settings.training_volumes, default=None),)
             classes = tuple(c for c in classes if c.name == tested_on.name)
         for each, level, count in product(classes, settings.train_photons or (photons,), volumes):
-            only_light = condition is not None and not (condition.changes_psf or condition.camera)
-            if only_light and condition is not None and condition.photons == level:
-                continue  # nothing differs
             yield self._one(method, psf, each, float(level), count, self._seed(seed))
 
     def _seed(self, seed: int) -> int:

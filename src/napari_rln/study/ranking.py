@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from napari_rln.study.intervals import Interval, interval
+from napari_rln.study.intervals import Interval
 from napari_rln.study.results import CellResult
-from napari_rln.study.selection import ByImage, ImageKey, by_image, shared_images
+from napari_rln.study.selection import ByImage, ImageKey, by_image, mean_of, shared_images
 
 Verdict = Literal["better", "worse", "no difference shown", "too few images"]
 
@@ -53,14 +53,14 @@ def rank(values: Mapping[str, ByImage], *, lowest_first: bool = False) -> Rankin
         return None
     kept = {name: own for name, own in values.items() if own and name not in left_out}
     sign = -1 if lowest_first else 1
-    means = {name: interval(own[image] for image in common) for name, own in kept.items()}
+    means = {name: mean_of({image: own[image] for image in common}) for name, own in kept.items()}
     names = sorted(means, key=lambda name: (-sign * means[name].mean, name))
     best = kept[names[0]]
     return Ranking(
         images=common,
         means={name: means[name] for name in names},
         behind={
-            name: interval(sign * (best[image] - kept[name][image]) for image in common)
+            name: mean_of({image: sign * (best[image] - kept[name][image]) for image in common})
             for name in names[1:]
         },
         left_out=left_out,
@@ -111,6 +111,6 @@ def against_baseline(
             for level in levels:
                 common = [i for i in own if i in reference and getattr(i, by) == level]
                 if common:
-                    gain = interval(own[image] - reference[image] for image in common)
+                    gain = mean_of({image: own[image] - reference[image] for image in common})
                     rows.append(AgainstBaseline(method=name, by=by, level=level, gain=gain))
     return tuple(rows)

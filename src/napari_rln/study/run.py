@@ -61,7 +61,8 @@ def run_study_iter(
     only
         Key of a single cell to compute, also if it is finished.
     overwrite
-        Replace the study of another configuration in the folder. Cells that both have are kept.
+        Replace the configuration of another study in the folder. Finished cells and trained models
+        stay in it, and count where the configuration has them.
 
     Raises
     ------
@@ -237,10 +238,16 @@ class _Run:
             measured.planes.save(self._folder / "planes" / f"{planned.key}.npz")
         folder = shlex.quote(str(self._folder))
         study = shlex.quote(str(self._folder / STUDY))
-        more: dict[str, Any] = {"wrong_psf": planned.wrong_psf, "threads": torch.get_num_threads()}
+        more: dict[str, Any] = {
+            "kind": planned.method.kind,
+            "wrong_psf": planned.wrong_psf,
+            "threads": torch.get_num_threads(),
+        }
         trained = None
         if planned.training is not None and measured is not None:
             trained = self._training_seconds(planned.training.key)
+            if model is not None and model.record is not None:
+                more["training_steps"] = model.record.facts.get("steps")
         result = CellResult(
             key=planned.key,
             cell=planned.cell,

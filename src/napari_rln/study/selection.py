@@ -8,10 +8,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from napari_rln.study.intervals import Interval, interval
 from napari_rln.study.results import Cell, CellResult
 
 Kind = Literal["classical", "network", "trained"]
 """Kind of method: without parameters; a network made elsewhere; one trained in the study."""
+
+_KINDS: dict[str, Kind] = {"model": "network", "train": "trained"}  # by the kind in a configuration
 
 _PSF_WORDS = (
     "psf", "wavelength", "depth", "aberration", "spherical", "z step", "z-step", "refractive",
@@ -28,9 +31,17 @@ class ImageKey(NamedTuple):
     condition: str
     seed: int
 
+    @property
+    def object(self) -> "ObjectKey":
+        """The object; images of it differ in the PSF, the photons or the condition."""
+        return self.tested_on, self.seed
+
 
 ByImage = dict[ImageKey, float]
 """Value of a method on each test image."""
+
+ObjectKey = tuple[str, int]
+"""What tells one simulated object from another: its structures and its seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +74,7 @@ def methods_of(results: Iterable[CellResult]) -> tuple[Method, ...]:
     methods = []
     for name, own in by_name.items():
         parameters = max((r.parameters for r in own if r.parameters is not None), default=None)
-        trained = any(r.cell.trained_on is not None for r in own)
-        kind: Kind = "trained" if trained else "network" if parameters else "classical"
+        kind = _KINDS.get(own[0].facts.get("kind", ""), "classical")
         oracle = any(r.facts.get("oracle") is True for r in own)
         methods.append(Method(name=name, kind=kind, oracle=oracle, parameters=parameters))
     order = ("classical", "network", "trained")
@@ -85,6 +95,11 @@ def conventional_tests(results: Iterable[CellResult]) -> list[CellResult]:
     own = [r for r in results if r.cell.test == "conventional"]
     trained = {image_of(r.cell) for r in own if r.cell.trained_on is not None}
     return [r for r in own if not trained or image_of(r.cell) in trained]
+
+
+def mean_of(values: Mapping[ImageKey, float]) -> Interval:
+    """Return the mean over test images, and its interval over their objects."""
+    return interval(values.values(), (image.object for image in values))
 
 
 class SharedImages(NamedTuple):

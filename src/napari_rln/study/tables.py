@@ -135,18 +135,12 @@ def summary_rows(results: Iterable[CellResult]) -> list[Row]:
     return rows
 
 
-def write_tables(folder: Path) -> tuple[Path, ...]:
-    """Write the tables of a study into its folder, and return their paths.
+def write_tables(folder: Path, results: Sequence[CellResult]) -> tuple[Path, ...]:
+    """Write the tables of the results of a study into its folder, and return their paths.
 
     ``cells.csv`` and ``summary.csv``, with the columns :data:`CELL_COLUMNS` and
     :data:`SUMMARY_COLUMNS`, and both as ``.parquet`` if pyarrow is installed; warn otherwise.
-
-    Raises
-    ------
-    RlnError
-        If there are no results, or a file is damaged.
     """
-    results = read_results(folder)
     tables = {
         "cells": (cell_rows(results), CELL_COLUMNS),
         "summary": (summary_rows(results), SUMMARY_COLUMNS),

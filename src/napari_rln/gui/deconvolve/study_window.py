@@ -106,6 +106,7 @@ class StudyWindow(QDialog):
                 steps,
                 key=folder,
                 done=self._on_done,
+                stopped=lambda reason: self._report_so_far(folder, reason),
                 cancel_note="finished cells are kept, and Run continues the study",
                 window=_WINDOW,
             )
@@ -114,6 +115,14 @@ class StudyWindow(QDialog):
     def open_report(self) -> None:
         """Show the report in the browser."""
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.report_path)))
+
+    def _report_so_far(self, folder: Path, reason: str) -> None:
+        """Queue the report of the finished cells of a cancelled study, if there are any."""
+        if reason == "cancelled" and self.table.rowCount():
+            steps = partial(_conclusion, folder)
+            self._jobs.add(
+                BackgroundJob("report", steps, key=folder, done=self._on_done, window=_WINDOW)
+            )
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
         if job.window == _WINDOW and update.content is not None:
@@ -187,7 +196,6 @@ def _study_of_file(path: Path, folder: Path) -> "Steps[tuple[Path, Recommendatio
 
 def _run(settings: "StudySettings", folder: Path) -> "Steps[tuple[Path, Recommendation]]":
     """Yield updates with finished cells; return the path of the report, and the answer."""
-    from napari_rln.study.conclusion import conclude
     from napari_rln.study.run import run_study_iter
 
     yield from streamed(
@@ -195,6 +203,13 @@ def _run(settings: "StudySettings", folder: Path) -> "Steps[tuple[Path, Recommen
         lambda report: report.result,
         always=lambda report: report.result is not None,
     )
+    return (yield from _conclusion(folder))
+
+
+def _conclusion(folder: Path) -> "Steps[tuple[Path, Recommendation]]":
+    """Yield an update; return the path of the report, and the answer."""
+    from napari_rln.study.conclusion import conclude
+
     yield Update(Progress(activity="writing the report"))
     _, report, recommendation = conclude(folder)
     return report, recommendation

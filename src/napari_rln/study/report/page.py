@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_rln.io.paths import atomic
-from napari_rln.study.intervals import Interval, interval
-from napari_rln.study.recommendation import Recommendation, recommend, settings_for
+from napari_rln.study.intervals import Interval
+from napari_rln.study.recommendation import Recommendation
 from napari_rln.study.report.charts import Mark, bar_chart, line_chart, scatter_chart
 from napari_rln.study.report.markup import Markup, element, joined
 from napari_rln.study.report.page_tables import (
@@ -32,31 +32,47 @@ from napari_rln.study.selection import (
     by_image,
     conventional_tests,
     fully_trained,
+    mean_of,
     methods_of,
     shared_images,
 )
-from napari_rln.study.tables import read_configuration, read_results
 
 _INTERVALS = (
-    "Numbers are means over test images. In brackets: the 95 % bootstrap interval of the mean; of "
-    "three values it is their whole range, of fewer there is none, and their number n is given. "
-    "Intervals take the test images as independent, though the same objects are imaged with each "
-    "PSF and number of photons, and trainings as given; they are not corrected for the number of "
-    "comparisons. Bold: the best mean of methods that need no truth."
+    "Numbers are means over test images. In brackets: the 95 % bootstrap interval of the mean over "
+    "the simulated objects, each with all of its images; of three objects it is their whole range, "
+    "of fewer there is none, and the number n of images is given. Intervals take trainings as "
+    "given, and are not corrected for the number of comparisons. Bold: the best mean of methods "
+    "that need no truth."
 )
 _ABBREVIATIONS = {"psf": "PSF", "na": "NA", "um": "(um)", "nm": "(nm)"}
 _FACTS = ("versions", "machine")  # of the run, not of the configuration
 
 
-def write_report(folder: Path) -> Path:
+def write_report(
+    folder: Path,
+    results: Sequence[CellResult],
+    configuration: Mapping[str, Any],
+    advice: Recommendation,
+) -> Path:
     """Write the report of a study into its folder as ``report.html``, and return its path.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study, which holds the planes and, by their dates, when cells were computed.
+    results
+        Results of its cells.
+    configuration
+        Contents of its ``study.json``.
+    advice
+        Answers from the results.
 
     Raises
     ------
     RlnError
-        If the folder holds no results, or a file in it is damaged.
+        If a file of planes is damaged.
     """
-    page = report(folder, read_results(folder), read_configuration(folder))
+    page = _report(folder, results, configuration, advice)
     path = folder / "report.html"
     with atomic(path) as temporary:
         # Names of files may not be valid text.
@@ -64,21 +80,15 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def report(folder: Path, results: Sequence[CellResult], configuration: Mapping[str, Any]) -> Markup:
-    """Return the page of a study.
-
-    Parameters
-    ----------
-    folder
-        Folder of the study, for the planes and the dates.
-    results
-        Results of its cells.
-    configuration
-        Contents of its ``study.json``.
-    """
+def _report(
+    folder: Path,
+    results: Sequence[CellResult],
+    configuration: Mapping[str, Any],
+    advice: Recommendation,
+) -> Markup:
     methods, counted = methods_of(results), fully_trained(results)
     sections = {
-        "Which should I use?": _advice(recommend(results, settings_for(configuration)), methods),
+        "Which should I use?": _advice(advice, methods),
         "Conventional tests": _conventional(counted, methods),
         "Generalisation": _generalisation(counted, methods),
         "Training and test": _matrices(counted, methods),
@@ -131,7 +141,8 @@ def _advice(advice: Recommendation, methods: Sequence[Method]) -> Markup:
         parts.append(element("p", statement.text))
         if statement.images:
             images = f"{statement.images} test image{'' if statement.images == 1 else 's'}"
-            grounds = f"From {statement.cells} cells on {images}."
+            objects = f"{statement.objects} object{'' if statement.objects == 1 else 's'}"
+            grounds = f"From {statement.cells} cells on {images} of {objects}."
             parts.append(element("p", grounds, class_="note"))
         articles.append(element("article", *parts, class_="hint" if statement.hint else None))
     parts = [element("div", *articles, class_="answers")]
@@ -211,7 +222,7 @@ def _charts(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
     looks = {m.name: f"{m.kind} oracle" if m.oracle else m.kind for m in methods}
     charts, psnr = dict[str, Markup](), list[Mark]()
     for measure in ("psnr_db", "ssim", "lateral_um", "axial_um"):
-        means = {n: interval(v.values()) for n, v in by_image(own, measure).items()}
+        means = {n: mean_of(v) for n, v in by_image(own, measure).items()}
         small = measure.endswith("_um")
         names = sorted(means, key=lambda name: means[name].mean, reverse=not small)
         marks = [Mark(name=n, look=looks[n], value=means[n]) for n in names]
@@ -221,7 +232,7 @@ def _charts(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
             charts[title] = bar_chart(marks, title, digits=DIGITS[measure], from_zero=small)
     if not psnr:
         return element("p", "Not measured.")
-    seconds = {n: interval(v.values()).mean for n, v in by_image(own, "seconds").items()}
+    seconds = {n: mean_of(v).mean for n, v in by_image(own, "seconds").items()}
     parameters = {m.name: m.parameters for m in methods}
     for places, title, x_title in (
         (seconds, "Quality against run time", "seconds per test image"),
@@ -245,7 +256,7 @@ def _charts(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
 
 def _volumes(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
     """Return the PSNR against the number of training volumes."""
-    lines: dict[str, list[tuple[float, Interval]]] = {}
+    lines = dict[str, list[tuple[float, Interval]]]()
     for method in methods:
         own = [
             r for r in results
@@ -256,7 +267,7 @@ def _volumes(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup
         line = []
         for n in numbers:
             values = by_image([r for r in own if r.cell.training_volumes == n], "psnr_db")
-            line.append((float(n), interval(values.get(method.name, {}).values())))
+            line.append((float(n), mean_of(values.get(method.name, {}))))
         if sum(value.n > 0 for _, value in line) > 1:
             lines[method.name] = line
     if not lines:

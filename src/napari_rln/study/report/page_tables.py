@@ -13,8 +13,11 @@ from napari_rln.study.selection import (
     ImageKey,
     Kind,
     Method,
+    ObjectKey,
     by_image,
+    image_of,
     losses,
+    mean_of,
     measured,
 )
 
@@ -32,6 +35,9 @@ _LOWER_IS_BETTER = {"nrmse", "lateral_um", "axial_um", "seconds", "training_seco
 _NO_BEST = {"flux"}
 _UNKNOWN = "\N{EN DASH}"
 
+
+Place = tuple[str | float, str | float]
+"""Structures, or photons, of training and test."""
 
 Columns = dict[str, dict[str, Markup]]
 """Cells of a table of methods, by the title of their column and the name of the method."""
@@ -117,7 +123,7 @@ def main_table(results: Sequence[CellResult], methods: Sequence[Method]) -> Mark
 
 def means_of(values: Mapping[str, Mapping[ImageKey, float]]) -> dict[str, Interval]:
     """Return the mean over test images of each method."""
-    return {name: interval(of_image.values()) for name, of_image in values.items()}
+    return {name: mean_of(of_image) for name, of_image in values.items()}
 
 
 def _best(measure: str, means: Mapping[str, Interval], methods: Sequence[Method]) -> str | None:
@@ -243,14 +249,12 @@ def matrices(results: Sequence[CellResult], method: Method, span: tuple[float, f
     return joined(*parts)
 
 
-def matrix_values(
-    results: Iterable[CellResult], method: str
-) -> dict[str, dict[tuple[str | float, str | float], Interval]]:
+def matrix_values(results: Iterable[CellResult], method: str) -> dict[str, dict[Place, Interval]]:
     """Return the mean PSNR of a method by (training, test), of structures and of photons.
 
     Without those of which there is one training and one test only.
     """
-    lists: dict[str, defaultdict[tuple[str | float, str | float], list[float]]] = {
+    lists: dict[str, defaultdict[Place, list[tuple[ObjectKey, float]]]] = {
         "structures": defaultdict(list),
         "photons": defaultdict(list),
     }
@@ -258,13 +262,16 @@ def matrix_values(
         cell = result.cell
         if cell.method != method or cell.trained_on is None or cell.condition:
             continue
-        value = measured(result, "psnr_db")
+        value = image_of(cell).object, measured(result, "psnr_db")
         if cell.trained_photons in (None, cell.photons):
             lists["structures"][cell.trained_on, cell.tested_on].append(value)
         if cell.trained_photons is not None and cell.trained_on == cell.tested_on:
             lists["photons"][cell.trained_photons, cell.photons].append(value)
     return {
-        title: {place: interval(values) for place, values in places.items()}
+        title: {
+            place: interval((v for _, v in values), (which for which, _ in values))
+            for place, values in places.items()
+        }
         for title, places in lists.items()
         if len(places) > 1
     }
