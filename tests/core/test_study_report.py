@@ -166,8 +166,16 @@ def whole(tmp_path_factory):
     """Return a study with every kind of result, its tables written."""
     results = [
         *conventional("RL", 0.0, seconds=2.0),
-        *conventional("RL best", 0.5, facts={"oracle": True}),
-        *conventional("net", 2.0, noise=-1, trained=True, parameters=16_000, seconds=8.0),
+        *conventional("RL best", 0.5, facts={"oracle": True, "at_last_count": True}),
+        *conventional(
+            "net",
+            2.0,
+            noise=-1,
+            trained=True,
+            parameters=16_000,
+            seconds=8.0,
+            facts={"training_steps": 210},
+        ),
         *conventional("ready", 1.9, parameters=36_000, seconds=1.5),
     ]
     for seed in SEEDS:
@@ -559,6 +567,10 @@ def test_numbers_of_the_main_table_are_those_of_the_cells(whole):
         assert float(row["Seconds"]["value"]) == pytest.approx(seconds)
         known = {"net": "16,000", "ready": "36,000"}
         assert row["Parameters"]["texts"] == [known.get(name, "none")]
+        assert row["Steps of training"]["value"] == ("210.0" if name == "net" else None)
+        assert {c["training_steps"] for c in own} == {"210" if name == "net" else ""}
+    text = " ".join(page_of(whole).texts)
+    assert "on which the best stop was the last one tried (RL best: 16)." in text
     assert "NRMSE" not in shown[0]  # nobody has it
 
 

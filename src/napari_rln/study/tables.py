@@ -27,8 +27,8 @@ _MEASURES = (*SCORES, "seconds", "training_seconds")
 
 CELL_COLUMNS = {
     "key": "string", **_CELL, "test": "string", **dict.fromkeys(_MEASURES, "double"),
-    "parameters": "int64", "iterations": "int64", "oracle": "bool", "image": "string",
-    "error": "string", "command": "string",
+    "parameters": "int64", "training_steps": "int64", "iterations": "int64", "oracle": "bool",
+    "image": "string", "error": "string", "command": "string",
 }  # fmt: skip
 """Columns of the table of cells, with their Arrow types."""
 
@@ -100,6 +100,7 @@ def cell_rows(results: Iterable[CellResult]) -> list[Row]:
         row |= {measure: _known(measured(result, measure)) for measure in _MEASURES}
         row |= {
             "parameters": result.parameters,
+            "training_steps": result.facts.get("training_steps"),
             "iterations": result.iterations,
             "oracle": result.facts.get("oracle") is True,
             "image": str(result.facts["image"]) if "image" in result.facts else None,

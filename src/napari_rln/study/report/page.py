@@ -1,5 +1,6 @@
 """Report of a study: one HTML file that loads nothing from elsewhere."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
@@ -164,6 +165,11 @@ def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> M
         "for NRMSE and FSC resolution. The tables below are over the images of each method."
     )
     parts = [element("p", note, class_="note"), main_table(common, methods)]
+    last = Counter(r.cell.method for r in common if r.facts.get("at_last_count"))
+    if last:
+        listed = "; ".join(f"{name}: {n}" for name, n in sorted(last.items()))
+        text = f"Test images on which the best stop was the last one tried ({listed})."
+        parts.append(element("p", text, class_="note"))
     for field, title in (("photons", "photons"), ("tested_on", "structures"), ("psf", "PSF")):
         parts.append(element("h3", f"PSNR (dB) by {title}"))
         parts.append(level_table(own, methods, field))

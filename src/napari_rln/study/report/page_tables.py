@@ -111,9 +111,16 @@ def main_table(results: Sequence[CellResult], methods: Sequence[Method]) -> Mark
                 for name, mean in means.items()
             }
     columns["Parameters"] = {m.name: _parameters(m) for m in methods if m.name in own}
-    iterations = {name: interval(r.iterations for r in group) for name, group in own.items()}
-    if any(mean.n for mean in iterations.values()):
-        columns["Iterations"] = {name: number_cell(mean.mean) for name, mean in iterations.items()}
+    counts = {
+        "Iterations": {name: [r.iterations for r in group] for name, group in own.items()},
+        "Steps of training": {
+            name: [r.facts.get("training_steps") for r in group] for name, group in own.items()
+        },
+    }
+    for title, numbers in counts.items():
+        means = {name: interval(values) for name, values in numbers.items()}
+        if any(mean.n for mean in means.values()):
+            columns[title] = {name: number_cell(mean.mean) for name, mean in means.items()}
     for measure, title in (("seconds", "Seconds"), ("training_seconds", "Seconds of training")):
         means = means_of(by_image(results, measure))
         best = _best(measure, means, methods)
