@@ -343,6 +343,47 @@ def test_one_cell_is_repeated_with_equal_scores(finished, monkeypatch):
     assert len(_saved(folder)) == len(results)
 
 
+def test_runs_of_one_folder_share_the_work(tmp_path, monkeypatch):
+    """Two runs, a step of one after a step of the other; a third one is interrupted before."""
+    monkeypatch.setattr(study_run, "_PAUSE", 0.0)
+    trained = []
+    train = study_run.train_model_iter
+
+    def counted(*args, **options):
+        trained.append(options["resume"])
+        return train(*args, **options)
+
+    monkeypatch.setattr(study_run, "train_model_iter", counted)
+    settings = _settings()
+    third = run_study_iter(settings, tmp_path)
+    while next(third).phase != "train":
+        pass
+    third.close()  # ends its claim
+    assert trained == [False]
+    runs = {number: run_study_iter(settings, tmp_path) for number in range(2)}
+    made: list[list[str]] = [[], []]
+    phases, results = set(), []
+    while runs:
+        for number, steps in list(runs.items()):
+            try:
+                report = next(steps)
+            except StopIteration as stop:
+                results.append(stop.value)
+                del runs[number]
+                continue
+            phases.add(report.phase)
+            if report.result is not None:
+                made[number].append(report.result.key)
+    assert "wait" in phases
+    assert made[0]
+    assert made[1]
+    assert len(made[0]) + len(made[1]) == len({*made[0], *made[1]}) == 23  # none twice
+    assert len(trained) == 2  # and one training
+    for own in results:
+        assert {r.key for r in own} == {*made[0], *made[1]}
+    assert not list((tmp_path / "locks").iterdir())
+
+
 def test_another_configuration_needs_another_folder_or_overwrite(finished, tmp_path):
     methods = [m for m in _table()["method"] if m["name"] in ("2", "4")]
     base = {"condition": [], "test_structures": ["dots"]}

@@ -3,7 +3,8 @@
 It holds ``study.json``, the keys of the planned cells ``plan.json``, the results
 ``cells/KEY.json``, the trained models ``models/KEY.safetensors`` with their times and the
 checkpoints of interrupted trainings, and for the first seed the planes of results, images and
-truths, ``planes/KEY.npz``, ``image-HASH.npz`` and ``truth-HASH.npz``.
+truths, ``planes/KEY.npz``, ``image-HASH.npz`` and ``truth-HASH.npz``. While processes run, their
+claims are in ``locks``.
 """
 
 import json
@@ -28,7 +29,7 @@ STUDY = "study.json"
 PLAN = "plan.json"
 """Name of the file with the keys of the cells that are planned."""
 
-_FOLDERS = ("cells", "planes", "models")
+_FOLDERS = ("cells", "planes", "models", "locks")
 
 
 def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) -> None:

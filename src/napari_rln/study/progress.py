@@ -8,6 +8,8 @@ from napari_rln.engine.progress import Progress, progress_of
 from napari_rln.study.results import Cell, CellResult
 from napari_rln.train.training_settings import TrainReport
 
+Phase = Literal["train", "simulate", "test", "wait"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyReport:
@@ -17,7 +19,8 @@ class StudyReport:
     ----------
     phase
         ``"train"`` during a training, ``"simulate"`` before a test image is made, ``"test"``
-        while a method is applied and after each finished cell.
+        while a method is applied and after each finished cell, ``"wait"`` while other processes
+        compute all that is left.
     done, total
         Finished cells, and all cells of this run.
     seconds, seconds_left
@@ -32,7 +35,7 @@ class StudyReport:
         Report of the training or application.
     """
 
-    phase: Literal["train", "simulate", "test"]
+    phase: Phase
     done: int
     total: int
     seconds: float
@@ -54,7 +57,9 @@ class StudyReport:
 
     def _note(self) -> str:
         if self.inner is None:
-            return "simulating" if self.phase == "simulate" else ""
+            return {"simulate": "simulating", "wait": "waiting for another process"}.get(
+                self.phase, ""
+            )
         inner = progress_of(self.inner)
         of_all = f" of {inner.total}" if inner.total else ""
         return f"{self.method}: {inner.activity} {inner.done}{of_all}"

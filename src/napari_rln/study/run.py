@@ -1,15 +1,20 @@
-"""Run of a study: trainings, test images and methods, cell by cell."""
+"""Run of a study: trainings, test images and methods, cell by cell.
+
+Several processes share the work of one folder: each trains and tests what no other does.
+"""
 
 import json
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+import filelock
 import torch
 
 from napari_rln.core.errors import ComputeError, RlnError, capture_warnings
@@ -29,11 +34,13 @@ from napari_rln.study.plan import (
     plan_study,
     trainings_of,
 )
-from napari_rln.study.progress import StudyReport
+from napari_rln.study.progress import Phase, StudyReport
 from napari_rln.study.results import Cell, CellResult
 from napari_rln.train.checkpoint import Checkpoint, discard
 from napari_rln.train.loop import train_model_iter
 from napari_rln.train.training_settings import TrainReport
+
+_PAUSE = 1.0  # seconds between looks whether other processes have finished
 
 
 def run_study(
@@ -50,7 +57,8 @@ def run_study_iter(
 
     Closing the generator interrupts it. Finished cells and trained models are kept, and an
     interrupted training goes on from its checkpoint. A cell that fails is recorded with its error,
-    and computed again by the next run.
+    and computed again by the next run. Runs of the same study in one folder share the work, and all
+    end when the last cell is finished.
 
     Parameters
     ----------
@@ -76,10 +84,16 @@ def run_study_iter(
     prepare_folder(plan, folder, overwrite=overwrite)
     plan = chosen
     run = _Run(plan, folder, again=only is not None)
-    for group in by_image(run.pending):
-        for training in trainings_of(group).values():
-            yield from run.train(training)
-        yield from run.test(group)
+    groups = by_image(run.pending)
+    while groups:
+        left = []
+        for group in groups:
+            if not (yield from run.compute(group)):
+                left.append(group)
+        if len(left) == len(groups):  # all are in the hands of other processes
+            yield run.waiting()
+            time.sleep(_PAUSE)
+        groups = left
     return tuple(run.results[c.key] for c in plan.cells if c.key in run.results)
 
 
@@ -102,13 +116,14 @@ class _Run:
 
     def __init__(self, plan: StudyPlan, folder: Path, *, again: bool) -> None:
         self.results: dict[str, CellResult] = {}
-        self._settings, self._folder = plan.settings, folder
+        self._settings, self._folder, self._again = plan.settings, folder, again
         self._failed: dict[str, str] = {}
         self._warm: Warm = set()
         self._times = _Times()
-        self._started, self._done = time.perf_counter(), 0
+        self._started, self._began = time.perf_counter(), time.time()
+        self._recorded: set[str] = set()  # cells of this run and of others meanwhile
         for planned in plan.cells:
-            path = folder / "cells" / f"{planned.key}.json"
+            path = self._cell_path(planned)
             if path.is_file():
                 self._keep(CellResult.load(path))
         self.pending = [c for c in plan.cells if again or not self._is_finished(c)]
@@ -124,12 +139,59 @@ class _Run:
         left = [c for c in self.pending if not self._is_finished(c)]
         return self._times.needed(self._trainings.values(), left)
 
+    def waiting(self) -> StudyReport:
+        """Return the report of a pause until other processes have finished."""
+        return self._report("wait")
+
+    def compute(self, group: Sequence[PlannedCell]) -> Generator[StudyReport, None, bool]:
+        """Train for the cells of an image and test them, but for what another process does.
+
+        Return whether nothing of them is left.
+        """
+        left = [planned for planned in group if not self._is_finished_elsewhere(planned)]
+        trainings = trainings_of(left)
+        for key, training in trainings.items():
+            with self._claimed(key) as own:
+                if own:
+                    yield from self.train(training)
+        if not all(key in self._failed or self._model_path(key).is_file() for key in trainings):
+            return False
+        with self._claimed(group[0].image.key) as own:
+            left = [planned for planned in left if not self._is_finished_elsewhere(planned)]
+            if own and left:
+                yield from self.test(left)
+        return own
+
+    @contextmanager
+    def _claimed(self, key: str) -> Iterator[bool]:
+        """Claim a training or an image, and tell whether no other process has it.
+
+        A claim ends with its process, however that ends.
+        """
+        path = self._folder / "locks" / key
+        lock = filelock.FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+            with suppress(OSError):  # claimed by another process already
+                path.unlink()
+
     # --- training
 
     def train(self, training: Training) -> Generator[StudyReport, None, None]:
         """Train, unless there is the model, or it failed; an interrupted training goes on."""
         key, path = training.key, self._model_path(training.key)
-        if path.is_file() or key in self._failed:
+        if key in self._failed:
+            return
+        if path.is_file():
+            if self._trainings.pop(key, None) is not None:  # another process has trained it
+                self._times.trainings[training.name].append(self._training_seconds(key))
             return
         checkpoint, clock = path.with_suffix(".checkpoint"), Stopwatch()
         before = self._training_seconds(key)
@@ -261,17 +323,38 @@ class _Run:
             facts={**(facts or {}), **more, **({} if measured is None else measured.facts)},
         )
         result.save(self._folder / "cells")
-        self._done += 1
-        self._keep(result)
+        self._record(result)
         self._look_ahead()
         report = self._report("test", planned.cell, planned.method.name)
         return replace(report, result=result)
 
     # --- state
 
+    def _cell_path(self, planned: PlannedCell) -> Path:
+        return self._folder / "cells" / f"{planned.key}.json"
+
+    def _is_finished_elsewhere(self, planned: PlannedCell) -> bool:
+        """Tell whether another process has computed a cell by now, and keep its result.
+
+        One that failed there is not tried again in this run.
+        """
+        path = self._cell_path(planned)
+        if self._again or not path.is_file():
+            return False
+        if planned.key not in self._recorded:
+            result = CellResult.load(path)
+            if result.error is not None and path.stat().st_mtime < self._began:
+                return False
+            self._record(result)
+        return True
+
     def _is_finished(self, planned: PlannedCell) -> bool:
         result = self.results.get(planned.key)
         return result is not None and result.error is None
+
+    def _record(self, result: CellResult) -> None:
+        self._recorded.add(result.key)
+        self._keep(result)
 
     def _keep(self, result: CellResult) -> None:
         self.results[result.key] = result
@@ -283,7 +366,7 @@ class _Run:
 
     def _report(
         self,
-        phase: Literal["train", "simulate", "test"],
+        phase: Phase,
         cell: Cell | None = None,
         method: str = "",
         inner: Report | TrainReport | None = None,
@@ -292,14 +375,14 @@ class _Run:
         if self._left.complete:
             left = max(0.0, self._left.seconds - (now - self._left_at))
         return StudyReport(
-            phase=phase, done=self._done, total=len(self.pending), cell=cell, method=method,
-            seconds=now - self._started, seconds_left=left, inner=inner,
+            phase=phase, done=len(self._recorded), total=len(self.pending), cell=cell,
+            method=method, seconds=now - self._started, seconds_left=left, inner=inner,
         )  # fmt: skip
 
     def _followed(
         self,
         steps: Generator[Any, None, Any],
-        phase: Literal["train", "simulate", "test"],
+        phase: Phase,
         method: str,
         cell: Cell | None = None,
     ) -> Generator[StudyReport, None, Any]:
