@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -337,6 +338,19 @@ def test_the_recommendation_follows_the_numbers(gains):
     assert answer(results, "by SSIM").methods == best.methods
 
 
+def test_the_finest_detail_along_z_is_the_smallest_length():
+    results = []
+    for method, length in (("A", 0.6), ("B", 0.5), ("oracle", 0.4)):
+        facts = {"oracle": method == "oracle"}
+        for r in conventional(method, 0.0, facts=facts):
+            results.append(dataclasses.replace(r, scores={**r.scores, "axial_um": length}))
+    finest = answer(results, "detail along z")
+    assert finest.methods == ("B",)
+    assert "B has the smallest mean FSC resolution along z, 0.500 um" in finest.text
+    assert "by 0.100 um" in finest.text
+    assert "only for comparison: oracle, 0.400 um" in finest.text
+
+
 def test_methods_within_the_noise_are_recommended_together():
     results = [
         *conventional("A", 0.005, noise=1),
@@ -508,7 +522,7 @@ def test_fewer_objects_than_a_recommendation_takes_are_called_a_hint():
 def test_what_was_not_measured_is_said():
     told = {s.question: s for s in recommend(conventional("RL", 0.0)).statements}
     unknown = [q for q, s in told.items() if s.text.startswith("Not measured")]
-    assert len(unknown) == 4
+    assert len(unknown) == 5
     assert all(not told[q].methods for q in unknown)
     advice = recommend([result("A", math.nan), result("B", 0, error="no memory")])
     assert not any(s.methods for s in advice.statements)

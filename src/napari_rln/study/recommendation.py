@@ -25,6 +25,15 @@ from napari_rln.study.selection import (
     methods_of,
 )
 
+# Question, name, digits and unit of the scores that methods are ranked by.
+_BEST = {
+    "psnr_db": ("Which gives the best image, by PSNR?", "PSNR", 2, " dB"),
+    "ssim": ("Which gives the best image, by SSIM?", "SSIM", 4, ""),
+    "axial_um": (
+        "Which shows the finest true detail along z, by FSC?", "FSC resolution along z", 3, " um",
+    ),
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendationSettings:
@@ -126,6 +135,7 @@ def recommend(
     statements = [
         best,
         _best(study, "ssim")[0],
+        _best(study, "axial_um")[0],
         _fastest(study, quality),
         _robust_to_psf(study),
         _robust_to_other(study),
@@ -218,17 +228,17 @@ class _Study:
 
 
 def _best(study: _Study, measure: str) -> tuple[Statement, Ranking | None]:
-    """Return which method has the highest mean of a score in conventional tests."""
-    name, digits, unit = ("PSNR", 2, " dB") if measure == "psnr_db" else ("SSIM", 4, "")
-    question = f"Which gives the best image, by {name}?"
+    """Return which method has the best mean of a score in conventional tests."""
+    question, name, digits, unit = _BEST[measure]
+    lowest = measure == "axial_um"
     used = study.conventional()
     values = by_image(used, measure)
-    ranking = rank(study.usable(values))
+    ranking = rank(study.usable(values), lowest_first=lowest)
     if ranking is None:
         text = "Not measured: no conventional test image has a result of each method."
         return study.statement(question, None, used, text), None
     text = (
-        f"{ranking.best} has the highest mean {name}, "
+        f"{ranking.best} has the {'smallest' if lowest else 'highest'} mean {name}, "
         f"{_with_bounds(ranking.means[ranking.best], digits, unit)}, over "
         f"{_images(ranking.images, 'conventional test image')}. "
         f"{_others(ranking, digits, unit)}"
