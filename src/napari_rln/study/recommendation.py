@@ -137,8 +137,8 @@ def recommend(
         _best(study, "ssim")[0],
         _best(study, "axial_um")[0],
         _fastest(study, quality),
-        _robust_to_psf(study),
-        _robust_to_other(study),
+        _with_wrong_psf(study),
+        _with_other_change(study),
         *_generalisation(study),
     ]
     baseline = study.settings.baseline or _best_classical(study)
@@ -304,52 +304,57 @@ def _fastest(study: _Study, quality: Ranking | None) -> Statement:
     return study.statement(question, seconds, used, text, [seconds.best], "seconds")
 
 
-def _robust(
+def _changed(
     study: _Study, question: str, used: list[CellResult], against: str, absent: str
 ) -> Statement:
-    """Return which method loses least PSNR, and which has most on the same images."""
-    lost = study.usable(losses(used, study.counted, "psnr_db"))
-    ranking = rank(lost, lowest_first=True)
-    if ranking is None:
+    """Return which method has most PSNR on changed images, and which loses least by the change.
+
+    The recommendation is the former: a method whose images are bad has little to lose.
+    """
+    least = rank(study.usable(losses(used, study.counted, "psnr_db")), lowest_first=True)
+    if least is None:
         return study.statement(question, None, used, f"Not measured: {absent}.")
-    names = sorted({image.condition for image in ranking.images} - {""})
-    where = f" ({'; '.join(names)})" if names else ""
-    least = ranking.means[ranking.best]
-    words = f"loses least PSNR, {_with_bounds(least, 2, ' dB')}"
-    if least.mean < 0:
-        gain = replace(least, mean=-least.mean, lower=-least.upper, upper=-least.lower)
-        words = f"loses no PSNR but gains {_with_bounds(gain, 2, ' dB')}"
-    text = (
-        f"{ranking.best} {words} against {against}, over {_images(ranking.images)}{where}. "
-        f"{_others(ranking, 2, ' dB')}"
-    )
-    images = set(ranking.images)
-    there = [r for r in used if image_of(r.cell) in images]
+    images = set(least.images)
+    there = [r for r in used if image_of(r.cell) in images and r.cell.method in least.means]
     highest = rank(study.usable(by_image(there, "psnr_db")))
-    if highest is not None:
-        mean = _with_bounds(highest.means[highest.best], 2, " dB")
-        text += f" The highest PSNR on such images is that of {highest.best}, {mean}."
-    return study.statement(question, ranking, used, text)
+    assert highest is not None  # a loss has two values
+    names = sorted({image.condition for image in images} - {""})
+    where = f" ({'; '.join(names)})" if names else ""
+    loss = least.means[least.best]
+    words = f"loses least, {_with_bounds(loss, 2, ' dB')} against"
+    if loss.mean < 0:
+        gain = replace(loss, mean=-loss.mean, lower=-loss.upper, upper=-loss.lower)
+        words = f"loses nothing but gains {_with_bounds(gain, 2, ' dB')} against"
+    text = (
+        f"{highest.best} has the highest mean PSNR, "
+        f"{_with_bounds(highest.means[highest.best], 2, ' dB')}, over {_images(images)}{where}. "
+        f"{_others(highest, 2, ' dB')} {least.best} {words} {against}"
+    )
+    if least.best == highest.best:
+        text += "."
+    else:
+        text += f", but has {_with_bounds(highest.means[least.best], 2, ' dB')} there."
+    return study.statement(question, highest, there, text)
 
 
-def _robust_to_psf(study: _Study) -> Statement:
-    return _robust(
+def _with_wrong_psf(study: _Study) -> Statement:
+    return _changed(
         study,
-        "Which suffers least from a wrong PSF?",
+        "Which is best with a wrong PSF, and which loses least by it?",
         study.changed(psf=True),
         "its own results with the right PSF",
         "no method has results with a wrong PSF and, on the same images, with the right one",
     )
 
 
-def _robust_to_other(study: _Study) -> Statement | None:
+def _with_other_change(study: _Study) -> Statement | None:
     """Return the same for conditions that do not concern the PSF, if there are any."""
     used = study.changed(psf=False)
     if not used:
         return None
-    return _robust(
+    return _changed(
         study,
-        "Which suffers least from another camera or sample?",
+        "Which is best with another camera or sample, and which loses least by it?",
         used,
         "its own results without the change",
         "no method has results both with the change and without it",
@@ -357,13 +362,13 @@ def _robust_to_other(study: _Study) -> Statement | None:
 
 
 def _generalisation(study: _Study) -> tuple[Statement, Statement]:
-    """Return which trained method loses least elsewhere, and what is best there."""
+    """Return which trained method is best elsewhere, and what is best there of all."""
     used = [
         r for r in study.counted if r.cell.test == "generalisation" and not r.cell.condition
     ]  # fmt: skip
-    least = _robust(
+    least = _changed(
         study,
-        "Which trained method generalises best?",
+        "Which network is best on what it was not trained on, and which loses least?",
         used,
         "its own results after training on the structures and photons of the test image",
         "no method was tested both on what it was trained on and on something else",
