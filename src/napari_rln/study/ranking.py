@@ -8,7 +8,7 @@ from napari_rln.study.intervals import Interval
 from napari_rln.study.results import CellResult
 from napari_rln.study.selection import ByImage, ImageKey, by_image, mean_of, shared_images
 
-Verdict = Literal["better", "worse", "no difference shown", "too few images"]
+Verdict = Literal["better", "worse", "no difference shown", "too few objects"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class AgainstBaseline:
     def verdict(self) -> Verdict:
         """Whether the interval of the gain lies above 0 or below."""
         if not self.gain.bounded:
-            return "too few images"
+            return "too few objects"
         if self.gain.lower > 0:
             return "better"
         return "worse" if self.gain.upper < 0 else "no difference shown"
