@@ -22,6 +22,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
 from napari_rln.io.volumes import read, write
+from napari_rln.networks.architectures import admm_net
 from napari_rln.networks.architectures.admm_net import (
     AdmmNet,
     PiecewiseLinear,
@@ -195,7 +196,7 @@ def test_a_reconstruction_solves_its_equation():
     y = torch.rand(1, 1, *shape, generator=_seeded(1))
     wanted = torch.rand(1, 26, *shape, generator=_seeded(2))
     otf = Blur(PSF.data).transfer(shape, (8, 10, 12), y)
-    x = part(otf, torch.fft.rfftn(y, dim=(-3, -2, -1)), wanted, shape).detach()
+    x = part(otf, torch.fft.rfftn(y, dim=(-3, -2, -1)), [wanted], shape).detach()
     x.requires_grad_()
     blurred = torch.fft.irfftn(
         torch.fft.rfftn(x, dim=(-3, -2, -1)) * otf, s=shape, dim=(-3, -2, -1)
@@ -221,15 +222,16 @@ def test_the_shrinkage_begins_as_a_soft_threshold():
     shrink = network.stages[0].shrinkage
     values = torch.tensor([-3.0, -1.0, -0.5, -0.05, -0.02, 0.0, 0.04, 0.2, 1.0, 2.5])
     expected = values.sign() * (values.abs() - 0.05).clamp_min(0)
-    shrunk = shrink(values, 7)
+    shrunk = shrink(values.view(1, 1, -1, 1, 1).expand(1, 26, -1, 1, 1))[0, :, :, 0, 0]
     # Control points lie 0.02 apart, so that the kink at 0.05 is off by at most half of that.
-    torch.testing.assert_close(shrunk, expected, rtol=0, atol=0.0051)
+    torch.testing.assert_close(shrunk, expected.expand(26, -1), rtol=0, atol=0.0051)
     assert PiecewiseLinear().values.shape == (26, 101)
 
 
-def test_a_stage_updates_coefficients_and_multipliers():
+def test_a_stage_updates_coefficients_and_multipliers(monkeypatch):
     """Equations of Yang et al. with one filter watched, in plain numpy."""
     shape = (6, 7, 8)
+    monkeypatch.setattr(admm_net, "_SLAB", 4 * 7 * 8)  # slabs of 4 and 2 planes
     network = AdmmNet()
     network.initialise(_seeded())
     stage, number = network.stages[1], 5
@@ -238,14 +240,15 @@ def test_a_stage_updates_coefficients_and_multipliers():
     image = torch.rand(1, 1, *shape, generator=_seeded(1))
     otf = Blur(PSF.data).transfer(shape, shape, image)
     spectrum = torch.fft.rfftn(image, dim=(-3, -2, -1))
-    wanted = torch.rand(1, 26, *shape, generator=_seeded(2))
-    betas = 0.1 * torch.rand(1, 26, *shape, generator=_seeded(3))
+    wanted = list(torch.rand(1, 26, *shape, generator=_seeded(2)).split((4, 2), 2))
+    betas = list((0.1 * torch.rand(1, 26, *shape, generator=_seeded(3))).split((4, 2), 2))
     with torch.no_grad():
         x = stage.reconstruction(otf, spectrum, wanted, shape).numpy()[0, 0]
-        new_wanted, new_betas = stage(otf, spectrum, wanted, betas, shape)
+        beta = torch.cat(betas, 2)[0, number].numpy()
+        stage(otf, spectrum, wanted, betas, shape)
+    new_wanted, new_betas = torch.cat(wanted, 2), torch.cat(betas, 2)
     kernel = stage.filters.kernels()[number].detach().numpy()
     c = convolve(x, kernel, mode="wrap")
-    beta = betas[0, number].numpy()
     points = np.linspace(-1, 1, 101)
     z = np.interp(c + beta, points, np.sign(points) * np.maximum(np.abs(points) - 0.05, 0))
     after = beta + float(stage.rate[number].detach()) * (c - z)

@@ -1,7 +1,7 @@
 """ADMM-Net in 3D (Yang et al., NeurIPS 2016): unrolled alternating directions."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -25,6 +25,7 @@ POINTS = 101
 
 _PENALTY, _RATE, _THRESHOLD = 0.2, 1.6, 0.05  # first values
 _LEAST = 1e-6  # of the denominator
+_SLAB = 1 << 17  # voxels whose filtered images are made at once
 _MOST_HALO = 64  # beyond which tiles would be mostly halo
 
 
@@ -77,17 +78,17 @@ class Reconstruction(nn.Module):
         self.penalty = nn.Parameter(torch.full((FILTERS,), _PENALTY))
 
     def forward(
-        self, otf: torch.Tensor, image: torch.Tensor, wanted: torch.Tensor | None, shape: Shape
+        self, otf: torch.Tensor, image: torch.Tensor, wanted: Sequence[torch.Tensor], shape: Shape
     ) -> torch.Tensor:
         """Return the estimate (N, 1, D, H, W) of periodic images.
 
-        ``image`` is the spectrum of the image, ``wanted`` the filtered images, (N, 26, D, H, W);
-        none for zeros.
+        ``image`` is the spectrum of the image, ``wanted`` the filtered images in slabs
+        (N, 26, d, H, W); empty for zeros.
         """
         kernels = self.filters.kernels()
         weighted = self.penalty.view(-1, 1, 1, 1) * kernels
         numerator = otf.conj() * image
-        if wanted is not None:
+        if wanted:
             # The sum before the transform: one transform in place of 26.
             spectrum = torch.fft.rfftn(filtered_adjoint(wanted, weighted), dim=AXES)
             numerator = numerator + spectrum
@@ -105,12 +106,13 @@ class PiecewiseLinear(nn.Module):
         super().__init__()
         self.values = nn.Parameter(torch.zeros(FILTERS, POINTS))
 
-    def forward(self, c: torch.Tensor, number: int) -> torch.Tensor:
-        """Return the function of a filter, of the shape of ``c``."""
+    def forward(self, c: torch.Tensor) -> torch.Tensor:
+        """Return the functions of filtered images (N, 26, d, H, W)."""
         position = (c + 1) * (0.5 * (POINTS - 1))
         # NaN, of a training that diverged, shall be reported and not be an index.
         left = position.detach().nan_to_num().floor().clamp(0, POINTS - 2)
-        values, index = self.values[number], left.int()
+        first = POINTS * torch.arange(FILTERS, dtype=torch.int32, device=c.device)
+        values, index = self.values.flatten(), left.int() + first.view(-1, 1, 1, 1)
         low, high = values[index], values[index + 1]
         return low + (position - left) * (high - low)
 
@@ -129,20 +131,22 @@ class Stage(nn.Module):
         self,
         otf: torch.Tensor,
         image: torch.Tensor,
-        wanted: torch.Tensor | None,
-        multipliers: torch.Tensor | None,
+        wanted: list[torch.Tensor],
+        multipliers: list[torch.Tensor],
         shape: Shape,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the wanted filtered images and the multipliers, (N, 26, D, H, W) each."""
+    ) -> None:
+        """Replace the wanted filtered images and the multipliers, in slabs (N, 26, d, H, W) each.
+
+        Both are empty at first. Slab by slab, what is replaced is freed at once.
+        """
         estimate = self.reconstruction(otf, image, wanted, shape)
-        c = filtered(estimate, self.filters.kernels())
-        moved = c if multipliers is None else c + multipliers
-        # Filter by filter, which takes a fraction of the memory.
-        channels = [self.shrinkage(one, number) for number, one in enumerate(moved.unbind(1))]
-        shrunk = torch.stack(channels, 1)
-        change = self.rate.view(1, -1, 1, 1, 1) * (c - shrunk)
-        after = change if multipliers is None else multipliers + change
-        return shrunk - after, after
+        rate = self.rate.view(-1, 1, 1, 1)
+        for number, c in enumerate(filtered(estimate, self.filters.kernels())):
+            before = multipliers[number] if number < len(multipliers) else torch.zeros_like(c)
+            shrunk = self.shrinkage(c + before)
+            after = before + rate * (c - shrunk)
+            here = slice(number, number + 1)
+            wanted[here], multipliers[here] = [shrunk - after], [after]
 
 
 class AdmmNet(Unrolled):
@@ -196,10 +200,10 @@ class AdmmNet(Unrolled):
         shape = (z, y_, x_)
         otf = self.blur.transfer(shape, size, y)
         image = torch.fft.rfftn(y, dim=AXES)
-        wanted: torch.Tensor | None = None
-        multipliers: torch.Tensor | None = None
+        wanted: list[torch.Tensor] = []
+        multipliers: list[torch.Tensor] = []
         for stage in self.stages:
-            wanted, multipliers = stage(otf, image, wanted, multipliers, shape)
+            stage(otf, image, wanted, multipliers, shape)
         return Outputs(cropped(self.last(otf, image, wanted, shape), before, after))
 
 
@@ -210,15 +214,25 @@ def _extended(x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> t
     return pad(mirrored(x, before, near), rest, mode="replicate")
 
 
-def filtered(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Return periodic images (N, 1, D, H, W) filtered by n filters, (N, n, D, H, W)."""
+def filtered(x: torch.Tensor, kernels: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield periodic images (N, 1, D, H, W) filtered by n filters, in slabs (N, n, d, H, W)."""
+    count, _, planes, rows, columns = x.shape
     padded = pad(x, (1,) * 6, mode="circular")
-    return conv3d(padded, kernels.flip(1, 2, 3)[:, None])
+    weights = kernels.flip(1, 2, 3)[:, None]
+    depth = max(1, _SLAB // (count * rows * columns))
+    for start in range(0, planes, depth):
+        yield conv3d(padded[:, :, start : min(start + depth, planes) + 2], weights)
 
 
-def filtered_adjoint(y: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Return the adjoint of :func:`filtered`, (N, 1, D, H, W), of images (N, n, D, H, W)."""
-    x = conv_transpose3d(y, kernels.flip(1, 2, 3)[:, None])
+def filtered_adjoint(y: Sequence[torch.Tensor], kernels: torch.Tensor) -> torch.Tensor:
+    """Return the adjoint of :func:`filtered`, (N, 1, D, H, W), of slabs (N, n, d, H, W)."""
+    weights = kernels.flip(1, 2, 3)[:, None]
+    count, _, _, rows, columns = y[0].shape
+    planes = sum(slab.shape[2] for slab in y)
+    x, start = y[0].new_zeros((count, 1, planes + 2, rows + 2, columns + 2)), 0
+    for slab in y:
+        x[:, :, start : start + slab.shape[2] + 2] += conv_transpose3d(slab, weights)
+        start += slab.shape[2]
     for axis in AXES:  # What is beyond a border belongs to the other side.
         n = x.shape[axis] - 2
         first, middle, last = (x.narrow(axis, *part) for part in ((0, 1), (1, n), (n + 1, 1)))
