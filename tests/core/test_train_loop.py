@@ -680,6 +680,18 @@ def test_a_short_training_is_prepared_in_a_part_of_its_time(clock, monkeypatch):
     assert len(prepared) == prepared[-1].total < 28
 
 
+def test_an_interrupted_training_takes_its_minutes_once(clock, tmp_path):
+    settings = replace(TIMED, minutes=20 / 60, validate=1, validate_every=20)
+    whole = _run(settings)
+    path = tmp_path / "training.checkpoint"
+    _run(settings, until=45, checkpoint=path)
+    resumed = _run(settings, checkpoint=path, resume=True)
+    # Two examples are created again: 20 steps less, of a tenth of a second each.
+    assert whole.steps[-1].step - 30 < resumed.steps[-1].step < whole.steps[-1].step
+    assert resumed.model.record.facts["seconds"] == pytest.approx(20, abs=1)
+    assert resumed.reports[0].seconds > 5  # those before the interruption count
+
+
 def test_pauses_take_nothing_of_the_minutes(clock):
     ends = []
     for slow in (0.0, 1000.0):

@@ -240,6 +240,7 @@ def _checkpoint() -> Checkpoint:
         volumes=[20, 8],
         initial_errors=[-1.0],
         learning_rate={"plateaus": 2, "waited": 1, "least": -2.5},
+        seconds=12.5,
         weights={"a.weight": torch.arange(6.0).reshape(2, 3).T},
         moments={0: {"step": torch.tensor(3.0)}, 10: {"step": torch.tensor(4.0)}},
         best=BestWeights(
@@ -254,7 +255,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     found = Checkpoint.load(tmp_path / "c.checkpoint")
     for name in (
         "settings", "inputs", "step", "total", "frozen", "losses", "volumes", "initial_errors",
-        "learning_rate",
+        "learning_rate", "seconds",
     ):  # fmt: skip
         assert getattr(found, name) == getattr(saved, name)
     assert torch.equal(found.weights["a.weight"], saved.weights["a.weight"])

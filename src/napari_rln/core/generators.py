@@ -31,10 +31,16 @@ def relay(steps: Generator[R, None, T], convert: Callable[[R], S]) -> Generator[
 
 
 class Stopwatch:
-    """Duration of a generator's own work, without the time between its reports."""
+    """Duration of a generator's own work, without the time between its reports.
 
-    def __init__(self) -> None:
-        self._before = 0.0
+    Parameters
+    ----------
+    before
+        Seconds of earlier work that count too.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before = before
         self._since: float | None = None
 
     @property

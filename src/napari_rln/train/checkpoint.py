@@ -19,7 +19,7 @@ from napari_rln.train.training_settings import Quality, TrainSettings
 _KEY = "napari-rln training"
 _METADATA = (
     "settings", "inputs", "step", "total", "frozen", "losses", "volumes", "initial_errors",
-    "learning_rate",
+    "learning_rate", "seconds",
 )  # fmt: skip
 
 Tensors = dict[str, torch.Tensor]
@@ -45,7 +45,7 @@ class Checkpoint:
     ``frozen`` tells whether the statistics of batch normalisation are; the losses are those of the
     last step, the moments those of the optimiser, by number of the weight. ``volumes`` are the
     numbers of held-out and of first examples, ``initial_errors`` those of the initial model on
-    the former, and ``learning_rate`` is the state of the schedule.
+    the former, ``learning_rate`` is the state of the schedule, and ``seconds`` the duration so far.
     """
 
     settings: dict[str, Any]
@@ -59,6 +59,7 @@ class Checkpoint:
     volumes: tuple[int, int]
     initial_errors: list[float]
     learning_rate: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
     best: BestWeights | None = None
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from napari_rln.core.device import computing, resolve_device
 from napari_rln.core.errors import RlnError
-from napari_rln.core.generators import finish
+from napari_rln.core.generators import Stopwatch, finish
 from napari_rln.core.limits import as_dict
 from napari_rln.core.memory import keep_freed_memory
 from napari_rln.networks.model import Model
@@ -76,6 +76,7 @@ def train_model_iter(
                 raise RlnError("`resume` needs a checkpoint to resume from; give `checkpoint`.")
             saved = Checkpoint.load(checkpoint)
             saved.check(as_dict(settings), training_set.inputs, checkpoint)
+            run.clock = Stopwatch(saved.seconds)  # the minutes are those of both parts
         yield from run.clock.follow(_train(run, saved, checkpoint))
         model = run.model()
     if checkpoint is not None and not keep_checkpoint:

@@ -244,6 +244,7 @@ class TrainingState:
             volumes=(len(self._held_out), self._pool.first),
             initial_errors=self._initial_errors,
             learning_rate=self._learning_rate.state(),
+            seconds=round(self.clock.seconds, 2),
         )
 
     def restore(self, saved: Checkpoint) -> None:
