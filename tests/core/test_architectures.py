@@ -195,8 +195,9 @@ def test_a_reconstruction_solves_its_equation():
         part.penalty.copy_(torch.rand(26, generator=_seeded()) + 0.1)
     y = torch.rand(1, 1, *shape, generator=_seeded(1))
     wanted = torch.rand(1, 26, *shape, generator=_seeded(2))
+    slabs = wanted.split((3, 4, 1), 2)
     otf = Blur(PSF.data).transfer(shape, (8, 10, 12), y)
-    x = part(otf, torch.fft.rfftn(y, dim=(-3, -2, -1)), [wanted], shape).detach()
+    x = part(otf, torch.fft.rfftn(y, dim=(-3, -2, -1)), slabs, shape).detach()
     x.requires_grad_()
     blurred = torch.fft.irfftn(
         torch.fft.rfftn(x, dim=(-3, -2, -1)) * otf, s=shape, dim=(-3, -2, -1)
@@ -226,6 +227,19 @@ def test_the_shrinkage_begins_as_a_soft_threshold():
     # Control points lie 0.02 apart, so that the kink at 0.05 is off by at most half of that.
     torch.testing.assert_close(shrunk, expected.expand(26, -1), rtol=0, atol=0.0051)
     assert PiecewiseLinear().values.shape == (26, 101)
+
+
+def test_slabs_change_neither_output_nor_gradients(monkeypatch):
+    made = []
+    for voxels in (1 << 17, 60):
+        monkeypatch.setattr(admm_net, "_SLAB", voxels)
+        network = _small("admm").double()
+        x = torch.rand(2, 1, 6, 7, 8, generator=_seeded(3), dtype=torch.float64)
+        output = network(x).output
+        output.square().sum().backward()
+        made.append([output.detach(), *(p.grad for p in network.parameters())])
+    for one, other in zip(*made, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_a_stage_updates_coefficients_and_multipliers(monkeypatch):

@@ -199,6 +199,8 @@ class JobQueue(QObject):
         for job in jobs:
             if self.is_under_way(job):
                 raise RlnError(f"{job.title} is under way already; cancel it to run it again.")
+        if self._closed:  # the end of one job adds another, which nobody would see
+            return
         self.waiting += jobs
         self._next()
 

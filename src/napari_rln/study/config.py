@@ -214,8 +214,8 @@ class Condition:
             raise RlnError("the name is empty; say what differs.")
         if not (self.changes_psf or self.camera):
             raise RlnError(
-                "it changes nothing; give factors, optics, aberrations or camera. Other light is "
-                "no condition: list its photons at the top."
+                "it changes nothing; give factors, optics, aberrations or camera. For other light, "
+                "add its photons to those of the study."
             )
         known = ("z_step", *(f.name for f in fields(MicroscopeSettings)))
         check_keys(self.factors, known, "factors.")
@@ -536,8 +536,8 @@ def _check_condition(condition: Condition, settings: StudySettings) -> None:
     if not set(condition.photons) <= set(settings.photons):
         raise RlnError(
             f"photons is {_shown(condition.photons)}, but those of the study are "
-            f"{_shown(settings.photons)}; what it changes is seen beside images of equal light. "
-            "Choose among these, or list more at the top."
+            f"{_shown(settings.photons)}; a condition is compared with the same image without it. "
+            "Choose among these, or add more to those of the study."
         )
     settings.camera_of(condition)
     if not condition.changes_psf:

@@ -162,7 +162,9 @@ def _condition(table: Mapping[str, Any]) -> Condition:
         check_keys(table.get("optics", {}), [f.name for f in fields(MicroscopeSettings)], "optics.")
         photons, psfs = table.get("photons", []), table.get("psfs", [])
         if not isinstance(photons, list) or not all(map(is_number, photons)):
-            raise RlnError(f"photons is {photons!r}; give a list of numbers.")
+            raise RlnError(
+                f"photons is {photons!r}; give a list of those of the study that it applies to."
+            )
         if not isinstance(psfs, list) or not all(isinstance(name, str) for name in psfs):
             raise RlnError(f"psfs is {psfs!r}; give a list of names of PSFs.")
         return Condition(

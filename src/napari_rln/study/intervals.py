@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import stdtrit
 
 from napari_rln.core.volume import Float64Array
 
@@ -33,8 +34,8 @@ class Interval:
     mean, sd
         Their mean, and standard deviation (n - 1); NaN of too few.
     lower, upper
-        Bounds of the 95 % percentile bootstrap interval of the mean, over the objects; NaN of fewer
-        than :data:`FEWEST` objects.
+        Bounds of the 95 % bootstrap interval of the mean, over the objects; NaN of fewer than
+        :data:`FEWEST` objects.
     """
 
     n: int = 0
@@ -57,7 +58,10 @@ class Interval:
 def interval(values: Iterable[float | None], objects: Iterable[Hashable] | None = None) -> Interval:
     """Return mean, spread and bootstrap interval of the finite ones of some values.
 
-    The same values give the same interval, in whatever order they come.
+    The percentiles of the resampled means include the true mean too rarely when there are few
+    objects, of six in 86 of 100 cases. They are widened by what Student's t and the degrees of
+    freedom add for a normal distribution. The same values give the same interval, in whatever order
+    they come.
 
     Parameters
     ----------
@@ -84,15 +88,20 @@ def interval(values: Iterable[float | None], objects: Iterable[Hashable] | None 
     off = np.array([sum(value - mean for value in group) for group in own])
     drawn = _draws(len(own))
     means = mean + drawn @ off / (drawn @ np.array([len(group) for group in own]))
-    lower, upper = np.quantile(means, ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
-    return Interval(
-        n=x.size, objects=len(own), mean=mean, sd=sd, lower=float(lower), upper=float(upper)
-    )
+    ends = np.quantile(means, ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
+    lower, upper = (mean + _widening(len(own)) * float(end - mean) for end in ends)
+    return Interval(n=x.size, objects=len(own), mean=mean, sd=sd, lower=lower, upper=upper)
 
 
 def rounded(value: float) -> str:
     """Return a number with about three digits, without an exponent if it is large."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _widening(n: int) -> float:
+    """Return the factor on the half widths of an interval of n objects."""
+    end = (1 + COVERAGE) / 2
+    return float(stdtrit(n - 1, end) / stdtrit(np.inf, end) * math.sqrt(n / (n - 1)))
 
 
 @lru_cache(maxsize=4)

@@ -312,8 +312,9 @@ class _Trainings:
     ) -> Iterator[Training | None]:
         """Yield the trainings whose models are tested on an image; None for another method.
 
-        Under a condition (``changed``), only models of the most volumes are tested, and only on the
-        structures that they were trained on, so that nothing else differs.
+        Under a condition (``changed``), only models of the most volumes are tested, on the
+        structures that they were trained on, and at the photons of a training if there is one, so
+        that nothing else differs.
         """
         if not method.is_trained:
             yield None
@@ -324,7 +325,10 @@ class _Trainings:
         if changed:
             volumes = (max(settings.training_volumes, default=None),)
             classes = tuple(c for c in classes if c.name == tested_on.name)
-        for each, level, count in product(classes, settings.train_photons or (photons,), volumes):
+        levels = settings.train_photons or (photons,)
+        if changed and photons in levels:
+            levels = (photons,)
+        for each, level, count in product(classes, levels, volumes):
             yield self._one(method, psf, each, float(level), count, self._seed(seed))
 
     def _seed(self, seed: int) -> int:

@@ -23,16 +23,22 @@ from napari_rln.study.selection import (
     mean_of,
     measured,
     methods_of,
+    several_machines,
+    with_networks,
 )
+
+SEVERAL_MACHINES = (
+    "The results are of several machines or numbers of threads: times, and networks trained in "
+    "equal minutes, do not compare."
+)
+"""Warning on results that were not made under equal conditions."""
 
 # Question, name, digits and unit of the scores that methods are ranked by.
 _BEST = {
     "psnr_db": ("Which gives the best image, by PSNR?", "PSNR", 2, " dB"),
     "ssim": ("Which gives the best image, by SSIM?", "SSIM", 4, ""),
-    "axial_um": (
-        "Which shows the finest true detail along z, by FSC?", "FSC resolution along z", 3, " um",
-    ),
-}  # fmt: skip
+    "psnr_xz_db": ("Which gives the best axial view, by PSNR?", "PSNR of xz planes", 2, " dB"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +48,23 @@ class RecommendationSettings:
     Parameters
     ----------
     fewest_objects
-        Number of simulated objects below which a statement is called a hint. Of five, even a
-        difference of one sign on all is no evidence at 5 % (sign test, two-sided); of six it is.
+        Number of simulated objects below which a statement is called a hint.
     within_db
         The fastest method is sought within this loss of PSNR from the best one.
     baseline
         Method that the others are compared with; by default the classical one of the highest PSNR.
     psf_conditions
         Names of the conditions that are a wrong PSF; by default those whose name says so.
+    trained_once
+        Whether each network has one training for each PSF and class, so that it is unknown how much
+        another training differs.
     """
 
     fewest_objects: Annotated[int, {"min": 3, "max": 100_000}] = 6
     within_db: Annotated[float, {"min": 0.0, "max": 20.0, "unit": "dB"}] = 0.2
     baseline: str | None = None
     psf_conditions: tuple[str, ...] | None = None
+    trained_once: bool = False
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -71,7 +80,9 @@ def settings_for(configuration: Mapping[str, Any]) -> RecommendationSettings:
         )
     baseline = configuration.get("baseline")
     return RecommendationSettings(
-        baseline=baseline if isinstance(baseline, str) and baseline else None, psf_conditions=names
+        baseline=baseline if isinstance(baseline, str) and baseline else None,
+        psf_conditions=names,
+        trained_once=len(configuration.get("train_seeds") or configuration.get("seeds") or ()) == 1,
     )
 
 
@@ -135,7 +146,7 @@ def recommend(
     statements = [
         best,
         _best(study, "ssim")[0],
-        _best(study, "axial_um")[0],
+        _best(study, "psnr_xz_db")[0],
         _fastest(study, quality),
         _with_wrong_psf(study),
         _with_other_change(study),
@@ -176,7 +187,9 @@ class _Study:
     def changed(self, *, psf: bool) -> list[CellResult]:
         """Return the results with a wrong PSF, or those with another condition."""
         names = self.settings.psf_conditions
-        return [r for r in self.counted if r.cell.condition and concerns_psf(r, names) == psf]
+        return with_networks(
+            [r for r in self.counted if r.cell.condition and concerns_psf(r, names) == psf]
+        )
 
     def usable(self, values: dict[str, ByImage]) -> dict[str, ByImage]:
         return {name: own for name, own in values.items() if name not in self.oracles}
@@ -205,6 +218,9 @@ class _Study:
         if ranking.left_out:
             few = (f"{name} ({n} of {ranking.every})" for name, n in ranking.left_out.items())
             text += f" Left out, with results on fewer than half of the test images: {_list(few)}."
+        trained = {m.name for m in self.methods if m.kind == "trained"}
+        if self.settings.trained_once and measure != "seconds" and trained & {*ranking.means}:
+            text += " Each network was trained once; another training may differ."
         best = (ranking.best, *ranking.equal_within_noise) if methods is None else tuple(methods)
         return Statement(
             question=question,
@@ -222,23 +238,22 @@ class _Study:
         if objects >= fewest:
             return ""
         return (
-            f" This rests on {_count(objects, 'simulated object')}, fewer than the {fewest} that a "
-            "recommendation takes: it is a hint."
+            f" This rests on {_count(objects, 'simulated object')}; a recommendation needs "
+            f"{fewest}: it is a hint."
         )
 
 
 def _best(study: _Study, measure: str) -> tuple[Statement, Ranking | None]:
-    """Return which method has the best mean of a score in conventional tests."""
+    """Return which method has the highest mean of a score in conventional tests."""
     question, name, digits, unit = _BEST[measure]
-    lowest = measure == "axial_um"
     used = study.conventional()
     values = by_image(used, measure)
-    ranking = rank(study.usable(values), lowest_first=lowest)
+    ranking = rank(study.usable(values))
     if ranking is None:
         text = "Not measured: no conventional test image has a result of each method."
         return study.statement(question, None, used, text), None
     text = (
-        f"{ranking.best} has the {'smallest' if lowest else 'highest'} mean {name}, "
+        f"{ranking.best} has the highest mean {name}, "
         f"{_with_bounds(ranking.means[ranking.best], digits, unit)}, over "
         f"{_images(ranking.images, 'conventional test image')}. "
         f"{_others(ranking, digits, unit)}"
@@ -301,6 +316,8 @@ def _fastest(study: _Study, quality: Ranking | None) -> Statement:
         also = (f"{name} ({_seconds(seconds.means[name].mean)})" for name in others)
         text += f" Also within {within:g} dB: {_list(also)}."
     text += " Without training, on the machine of the study."
+    if several_machines(used):
+        text += f" {SEVERAL_MACHINES}"
     return study.statement(question, seconds, used, text, [seconds.best], "seconds")
 
 
@@ -311,30 +328,35 @@ def _changed(
 
     The recommendation is the former: a method whose images are bad has little to lose.
     """
-    least = rank(study.usable(losses(used, study.counted, "psnr_db")), lowest_first=True)
-    if least is None:
+    highest = rank(study.usable(by_image(used, "psnr_db")))
+    if highest is None:
         return study.statement(question, None, used, f"Not measured: {absent}.")
-    images = set(least.images)
-    there = [r for r in used if image_of(r.cell) in images and r.cell.method in least.means]
-    highest = rank(study.usable(by_image(there, "psnr_db")))
-    assert highest is not None  # a loss has two values
-    names = sorted({image.condition for image in images} - {""})
+    names = sorted({image.condition for image in highest.images} - {""})
     where = f" ({'; '.join(names)})" if names else ""
-    loss = least.means[least.best]
-    words = f"loses least, {_with_bounds(loss, 2, ' dB')} against"
-    if loss.mean < 0:
-        gain = replace(loss, mean=-loss.mean, lower=-loss.upper, upper=-loss.lower)
-        words = f"loses nothing but gains {_with_bounds(gain, 2, ' dB')} against"
     text = (
         f"{highest.best} has the highest mean PSNR, "
-        f"{_with_bounds(highest.means[highest.best], 2, ' dB')}, over {_images(images)}{where}. "
-        f"{_others(highest, 2, ' dB')} {least.best} {words} {against}"
+        f"{_with_bounds(highest.means[highest.best], 2, ' dB')}, over "
+        f"{_images(highest.images)}{where}. {_others(highest, 2, ' dB')}"
     )
-    if least.best == highest.best:
-        text += "."
-    else:
-        text += f", but has {_with_bounds(highest.means[least.best], 2, ' dB')} there."
-    return study.statement(question, highest, there, text)
+    least = rank(study.usable(losses(used, study.counted, "psnr_db")), lowest_first=True)
+    if least is not None and least.behind:
+        text += f" {_least_loss(least, against)}"
+    return study.statement(question, highest, used, text)
+
+
+def _least_loss(ranking: Ranking, against: str) -> str:
+    """Return which method loses least, or that the noise does not tell it."""
+    least = ranking.means[ranking.best]
+    words = f"loses least, {_with_bounds(least, 2, ' dB')}"
+    if least.mean < 0:
+        gain = replace(least, mean=-least.mean, lower=-least.upper, upper=-least.lower)
+        words = f"loses nothing: it gains {_with_bounds(gain, 2, ' dB')}"
+    sentence = f"{ranking.best} {words} against {against} (over {_images(ranking.images)})"
+    if len({image.object for image in ranking.images}) < FEWEST:
+        return f"{sentence}."
+    if not ranking.equal_within_noise:
+        return f"{sentence}, less than all others."
+    return f"{sentence}; the noise does not tell it from {_list(ranking.equal_within_noise)}."
 
 
 def _with_wrong_psf(study: _Study) -> Statement:
@@ -343,7 +365,7 @@ def _with_wrong_psf(study: _Study) -> Statement:
         "Which is best with a wrong PSF, and which loses least by it?",
         study.changed(psf=True),
         "its own results with the right PSF",
-        "no method has results with a wrong PSF and, on the same images, with the right one",
+        "no test image with a wrong PSF has a result of each method",
     )
 
 
@@ -357,7 +379,7 @@ def _with_other_change(study: _Study) -> Statement | None:
         "Which is best with another camera or sample, and which loses least by it?",
         used,
         "its own results without the change",
-        "no method has results both with the change and without it",
+        "no test image with the change has a result of each method",
     )
 
 
@@ -371,7 +393,7 @@ def _generalisation(study: _Study) -> tuple[Statement, Statement]:
         "Which network is best on what it was not trained on, and which loses least?",
         used,
         "its own results after training on the structures and photons of the test image",
-        "no method was tested both on what it was trained on and on something else",
+        "no trained method was tested on other structures or photons",
     )
     question = "Which gives the best image of what no network was trained on?"
     images = {image_of(r.cell) for r in used}

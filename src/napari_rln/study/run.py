@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import filelock
 import torch
 
-from napari_rln.core.errors import ComputeError, RlnError, capture_warnings
+from napari_rln.core.errors import ComputeError, RlnError, capture_warnings, warn
 from napari_rln.core.generators import Stopwatch, finish
 from napari_rln.core.report import Report
 from napari_rln.io.paths import atomic
 from napari_rln.networks.model import SUFFIX, Model, load_model
 from napari_rln.networks.network import Network
 from napari_rln.study.config import StudySettings
-from napari_rln.study.folder import STUDY, prepare_folder
+from napari_rln.study.folder import STUDY, machine_facts, prepare_folder
 from napari_rln.study.measurement import Bench, Measurement, Warm
 from napari_rln.study.plan import (
     PlannedCell,
@@ -120,11 +120,16 @@ class _Run:
         self._failed: dict[str, str] = {}
         self._warm: Warm = set()
         self._times = _Times()
-        self._started, self._began = time.perf_counter(), time.time()
+        self._started = time.perf_counter()
+        machine = machine_facts(plan.settings.device)
+        self._machine = ", ".join(str(machine[name]) for name in ("processor", "cores", "device"))
+        self._unshared = False
         self._recorded: set[str] = set()  # cells of this run and of others meanwhile
+        self._written: dict[str, int] = {}  # when the cells of earlier runs were, in nanoseconds
         for planned in plan.cells:
             path = self._cell_path(planned)
             if path.is_file():
+                self._written[planned.key] = path.stat().st_mtime_ns
                 self._keep(CellResult.load(path))
         self.pending = [c for c in plan.cells if again or not self._is_finished(c)]
         self._trainings = trainings_of(self.pending)
@@ -141,6 +146,7 @@ class _Run:
 
     def waiting(self) -> StudyReport:
         """Return the report of a pause until other processes have finished."""
+        self._look_ahead()
         return self._report("wait")
 
     def compute(self, group: Sequence[PlannedCell]) -> Generator[StudyReport, None, bool]:
@@ -175,23 +181,29 @@ class _Run:
         except filelock.Timeout:
             yield False
             return
+        except OSError as error:  # as on some network file systems
+            if not self._unshared:
+                warn(f"{self._folder} has no locks ({error}); run the study in one process only.")
+            self._unshared = True
+            yield True
+            return
         try:
             yield True
         finally:
-            lock.release()
-            with suppress(OSError):  # claimed by another process already
+            with suppress(OSError):  # Windows removes no open file
                 path.unlink()
+            lock.release()
 
     # --- training
 
     def train(self, training: Training) -> Generator[StudyReport, None, None]:
         """Train, unless there is the model, or it failed; an interrupted training goes on."""
         key, path = training.key, self._model_path(training.key)
-        if key in self._failed:
-            return
         if path.is_file():
             if self._trainings.pop(key, None) is not None:  # another process has trained it
                 self._times.trainings[training.name].append(self._training_seconds(key))
+            return
+        if key in self._failed:
             return
         checkpoint, clock = path.with_suffix(".checkpoint"), Stopwatch()
         before = self._training_seconds(key)
@@ -281,7 +293,7 @@ class _Run:
         """Return the model of a cell; none for a classical method."""
         if planned.training is not None:
             key = planned.training.key
-            if key in self._failed:
+            if key in self._failed and not self._model_path(key).is_file():
                 raise RlnError(self._failed[key])
             return load_model(self._model_path(key))
         return load_model(planned.method.model) if planned.method.kind == "model" else None
@@ -304,12 +316,15 @@ class _Run:
             "kind": planned.method.kind,
             "wrong_psf": planned.wrong_psf,
             "threads": torch.get_num_threads(),
+            "machine": self._machine,
         }
         trained = None
         if planned.training is not None and measured is not None:
             trained = self._training_seconds(planned.training.key)
             if model is not None and model.record is not None:
-                more["training_steps"] = model.record.facts.get("steps")
+                facts_of_training = model.record.facts
+                more["training_steps"] = facts_of_training.get("steps")
+                more["training_threads"] = facts_of_training.get("threads")
         result = CellResult(
             key=planned.key,
             cell=planned.cell,
@@ -341,11 +356,11 @@ class _Run:
         path = self._cell_path(planned)
         if self._again or not path.is_file():
             return False
-        if planned.key not in self._recorded:
-            result = CellResult.load(path)
-            if result.error is not None and path.stat().st_mtime < self._began:
-                return False
-            self._record(result)
+        if planned.key in self._recorded:
+            return True
+        if path.stat().st_mtime_ns == self._written.get(planned.key):
+            return False
+        self._record(CellResult.load(path))
         return True
 
     def _is_finished(self, planned: PlannedCell) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -13,8 +13,6 @@ from napari_rln.study.results import Cell, CellResult
 
 Kind = Literal["classical", "network", "trained"]
 """Kind of method: without parameters; a network made elsewhere; one trained in the study."""
-
-_KINDS: dict[str, Kind] = {"model": "network", "train": "trained"}  # by the kind in a configuration
 
 _PSF_WORDS = (
     "psf", "wavelength", "depth", "aberration", "spherical", "z step", "z-step", "refractive",
@@ -74,11 +72,28 @@ def methods_of(results: Iterable[CellResult]) -> tuple[Method, ...]:
     methods = []
     for name, own in by_name.items():
         parameters = max((r.parameters for r in own if r.parameters is not None), default=None)
-        kind = _KINDS.get(own[0].facts.get("kind", ""), "classical")
+        kind = _kind(own, parameters)
         oracle = any(r.facts.get("oracle") is True for r in own)
         methods.append(Method(name=name, kind=kind, oracle=oracle, parameters=parameters))
     order = ("classical", "network", "trained")
     return tuple(sorted(methods, key=lambda m: (order.index(m.kind), m.name)))
+
+
+def _kind(results: Sequence[CellResult], parameters: int | None) -> Kind:
+    """Return the kind of a method, as its results say, or as they look."""
+    if any(r.facts.get("kind") == "train" or r.cell.trained_on is not None for r in results):
+        return "trained"
+    ready = parameters or any(r.facts.get("kind") == "model" for r in results)
+    return "network" if ready else "classical"
+
+
+def several_machines(results: Iterable[CellResult]) -> bool:
+    """Tell whether results are of more than one machine, or number of threads."""
+    machines, threads = set(), set()
+    for result in results:
+        machines.add(result.facts.get("machine"))
+        threads |= {result.facts.get(fact) for fact in ("threads", "training_threads")}
+    return max(len(machines - {None}), len(threads - {None})) > 1
 
 
 def image_of(cell: Cell) -> ImageKey:
@@ -87,14 +102,17 @@ def image_of(cell: Cell) -> ImageKey:
 
 
 def conventional_tests(results: Iterable[CellResult]) -> list[CellResult]:
-    """Return the conventional tests on images that methods are compared on.
+    """Return the conventional tests on images that methods are compared on."""
+    return with_networks([r for r in results if r.cell.test == "conventional"])
 
-    If networks are trained in the study, on images like those of a training: on others, which are
-    no conventional tests of theirs, the rest of the methods would be alone.
+
+def with_networks(results: Sequence[CellResult]) -> list[CellResult]:
+    """Return the results on images that a network trained in the study was tested on.
+
+    On the others the rest of the methods would be alone. Without such networks, return all.
     """
-    own = [r for r in results if r.cell.test == "conventional"]
-    trained = {image_of(r.cell) for r in own if r.cell.trained_on is not None}
-    return [r for r in own if not trained or image_of(r.cell) in trained]
+    trained = {image_of(r.cell) for r in results if r.cell.trained_on is not None}
+    return [r for r in results if not trained or image_of(r.cell) in trained]
 
 
 def mean_of(values: Mapping[ImageKey, float]) -> Interval:

@@ -1,4 +1,4 @@
-"""How each architecture is trained: loss and schedule of its authors, learning rates, presets."""
+"""Losses, schedules, learning rates and presets with which each architecture is trained."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ def _constant(step: int, total: int, plateaus: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an architecture is trained.
+    """Loss, schedule and settings with which an architecture is trained.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ RECIPES: dict[ArchitectureName, Recipe] = {
         paper=_UNROLLED | {"steps": 1_000, "learning_rate": 0.02, "examples": 1},
     ),
 }  # fmt: skip
-"""How each architecture is trained, by its name."""
+"""The recipes of all architectures, by their names."""
 
 
 def settings_of(architecture: ArchitectureName, preset: Preset) -> TrainSettings:

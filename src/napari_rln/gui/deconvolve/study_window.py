@@ -118,7 +118,7 @@ class StudyWindow(QDialog):
 
     def _report_so_far(self, folder: Path, reason: str) -> None:
         """Queue the report of the finished cells of a cancelled study, if there are any."""
-        if reason == "cancelled" and self.table.rowCount():
+        if reason == "cancelled" and any(folder.glob("cells/*.json")):
             steps = partial(_conclusion, folder)
             self._jobs.add(
                 BackgroundJob("report", steps, key=folder, done=self._on_done, window=_WINDOW)

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_rln.io.paths import atomic
 from napari_rln.study.intervals import Interval
-from napari_rln.study.recommendation import Recommendation
+from napari_rln.study.recommendation import SEVERAL_MACHINES, Recommendation
 from napari_rln.study.report.charts import Mark, bar_chart, line_chart, scatter_chart
 from napari_rln.study.report.markup import Markup, element, joined
 from napari_rln.study.report.page_tables import (
@@ -35,15 +35,16 @@ from napari_rln.study.selection import (
     fully_trained,
     mean_of,
     methods_of,
+    several_machines,
     shared_images,
 )
 
 _INTERVALS = (
     "Numbers are means over test images. In brackets: the 95 % bootstrap interval of the mean over "
-    "the simulated objects, each with all of its images; of three objects it is their whole range, "
-    "of fewer there is none, and the number n of images is given. Intervals take trainings as "
-    "given, and are not corrected for the number of comparisons. Bold: the best mean of methods "
-    "that need no truth."
+    "the simulated objects, each with all of its images; of fewer than three objects there is "
+    "none, and the number n of images is given. How much another training would differ is not in "
+    "the intervals, and they are not corrected for the number of comparisons. Bold: the best mean "
+    "of methods that need no truth."
 )
 _ABBREVIATIONS = {"psf": "PSF", "na": "NA", "um": "(um)", "nm": "(nm)"}
 _FACTS = ("versions", "machine")  # of the run, not of the configuration
@@ -168,7 +169,10 @@ def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> M
     last = Counter(r.cell.method for r in common if r.facts.get("at_last_count"))
     if last:
         listed = "; ".join(f"{name}: {n}" for name, n in sorted(last.items()))
-        text = f"Test images on which the best stop was the last one tried ({listed})."
+        text = (
+            "More iterations might be better where the best stop was the last one tried. Such test "
+            f"images: {listed}."
+        )
         parts.append(element("p", text, class_="note"))
     for field, title in (("photons", "photons"), ("tested_on", "structures"), ("psf", "PSF")):
         parts.append(element("h3", f"PSNR (dB) by {title}"))
@@ -326,6 +330,8 @@ def _study(folder: Path, results: Sequence[CellResult], configuration: Mapping[s
     for key in _FACTS:
         if configuration.get(key):
             parts += [element("h3", key.capitalize()), _described(configuration[key])]
+    if several_machines(results):
+        parts.append(element("p", SEVERAL_MACHINES, class_="note"))
     files = [folder / "cells" / f"{result.key}.json" for result in results]
     times = [datetime.fromtimestamp(f.stat().st_mtime) for f in files if f.exists()]
     if times:
