@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from napari_rln.core.limits import check_limits
-from napari_rln.study.intervals import FEWEST, Interval, rounded
+from napari_rln.study.intervals import FEWEST, Interval, plural, rounded
 from napari_rln.study.ranking import AgainstBaseline, Ranking, against_baseline, rank
 from napari_rln.study.results import CellResult
 from napari_rln.study.selection import (
@@ -238,7 +238,7 @@ class _Study:
         if objects >= fewest:
             return ""
         return (
-            f" This rests on {_count(objects, 'simulated object')}; a recommendation needs "
+            f" This rests on {plural(objects, 'simulated object')}; a recommendation needs "
             f"{fewest}: it is a hint."
         )
 
@@ -493,10 +493,10 @@ def _failures(results: Sequence[CellResult]) -> Statement:
     question = "What failed?"
     every = Counter(result.cell.method for result in results)
     failed = Counter(result.cell.method for result in results if result.error is not None)
-    text = f"None of {_count(len(results), 'cell')}."
+    text = f"None of {plural(len(results), 'cell')}."
     if failed:
         names = (f"{name} ({n} of {every[name]})" for name, n in sorted(failed.items()))
-        text = f"{failed.total()} of {_count(len(results), 'cell')}: {_list(names)}."
+        text = f"{failed.total()} of {plural(len(results), 'cell')}: {_list(names)}."
     return Statement(question=question, text=text, cells=len(results))
 
 
@@ -515,11 +515,7 @@ def _seconds(seconds: float) -> str:
 def _images(images: Collection[ImageKey], noun: str = "test image") -> str:
     """Return the number of images, and of the objects in them."""
     objects = len({image.object for image in images})
-    return f"{_count(len(images), noun)} of {_count(objects, 'object')}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{plural(len(images), noun)} of {plural(objects, 'object')}"
 
 
 def _list(items: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_rln.io.paths import atomic
-from napari_rln.study.intervals import Interval
+from napari_rln.study.intervals import Interval, plural
 from napari_rln.study.recommendation import SEVERAL_MACHINES, Recommendation
 from napari_rln.study.report.charts import Mark, bar_chart, line_chart, scatter_chart
 from napari_rln.study.report.markup import Markup, element, joined
@@ -142,9 +142,9 @@ def _advice(advice: Recommendation, methods: Sequence[Method]) -> Markup:
             parts.append(element("p", ", ".join(statement.methods), class_="answer"))
         parts.append(element("p", statement.text))
         if statement.images:
-            images = f"{statement.images} test image{'' if statement.images == 1 else 's'}"
-            objects = f"{statement.objects} object{'' if statement.objects == 1 else 's'}"
-            grounds = f"From {statement.cells} cells on {images} of {objects}."
+            images = plural(statement.images, "test image")
+            objects = plural(statement.objects, "object")
+            grounds = f"From {plural(statement.cells, 'cell')} on {images} of {objects}."
             parts.append(element("p", grounds, class_="note"))
         articles.append(element("article", *parts, class_="hint" if statement.hint else None))
     parts = [element("div", *articles, class_="answers")]

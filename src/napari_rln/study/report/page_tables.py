@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from napari_rln.study.intervals import Interval, interval, rounded
+from napari_rln.study.intervals import Interval, interval, plural, rounded
 from napari_rln.study.ranking import AgainstBaseline
 from napari_rln.study.report.markup import Markup, element, joined
 from napari_rln.study.results import SCORES, Cell, CellResult
@@ -320,7 +320,7 @@ def volumes_table(
     """Return the mean PSNR by method and number of training volumes."""
     columns: Columns = {}
     for n in sorted({n for line in lines.values() for n, _ in line}):
-        columns[_plural(int(n), "volume")] = {
+        columns[plural(int(n), "volume")] = {
             name: value_cell(dict(line).get(n, Interval()), 2) for name, line in lines.items()
         }
     return method_table(methods, columns)
@@ -335,7 +335,7 @@ def failure_table(results: Sequence[CellResult]) -> Markup:
     for (name, message), group in groupby(failed, key=lambda r: (r.cell.method, r.error or "")):
         cells = list(group)
         listed = [element("li", cell_words(r.cell), " ", element("code", r.key)) for r in cells]
-        folded = element("details", element("summary", _plural(len(cells), "cell")),
+        folded = element("details", element("summary", plural(len(cells), "cell")),
                          element("ul", *listed))  # fmt: skip
         rows.append(
             element("tr", element("th", name, scope="row"), element("td", message),
@@ -352,7 +352,7 @@ def cell_words(cell: Cell) -> str:
         if cell.trained_photons is not None:
             training += f" at {cell.trained_photons:g} photons"
         if cell.training_volumes is not None:
-            training += f", {_plural(cell.training_volumes, 'volume')}"
+            training += f", {plural(cell.training_volumes, 'volume')}"
         words.append(training)
     words += [cell.condition] if cell.condition else []
     return "; ".join([*words, f"seed {cell.seed}"])
@@ -378,7 +378,7 @@ def cell_tables(results: Sequence[CellResult], methods: Sequence[Method]) -> Mar
                         element("td", element("code", result.key)), element("td", code),
                         id=f"cell-{result.key}")
             )  # fmt: skip
-        title = f"{method.name} ({_plural(len(rows), 'cell')})"
+        title = f"{method.name} ({plural(len(rows), 'cell')})"
         parts.append(
             element("details", element("summary", title), table(titles, rows, "sortable cells"))
         )
@@ -387,7 +387,3 @@ def cell_tables(results: Sequence[CellResult], methods: Sequence[Method]) -> Mar
 
 def _score_cell(value: float, digits: int) -> Markup:
     return number_cell(value, f"{value:.{digits}f}")
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
