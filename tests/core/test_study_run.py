@@ -6,13 +6,14 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import numpy as np
 import phantoms
 import pytest
 
 from napari_rln import cli
 from napari_rln.core import metrics
-from napari_rln.core.errors import RlnError
+from napari_rln.core.errors import RlnError, RlnWarning
 from napari_rln.core.generators import finish
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
@@ -382,6 +383,29 @@ def test_runs_of_one_folder_share_the_work(tmp_path, monkeypatch):
     for own in results:
         assert {r.key for r in own} == {*made[0], *made[1]}
     assert not list((tmp_path / "locks").iterdir())
+
+
+def test_the_configuration_of_a_running_study_is_not_replaced(tmp_path):
+    methods = [m for m in _table()["method"] if m["name"] in ("2", "4")]
+    base = {"condition": [], "test_structures": ["dots"]}
+    steps = run_study_iter(_settings(method=methods, **base), tmp_path)
+    next(steps)
+    with pytest.raises(RlnError, match=r"another process runs the study in .*; end it"):
+        run_study(_settings(method=methods[:1], **base), tmp_path, overwrite=True)
+    assert len(finish(steps)) == 2
+
+
+def test_without_locks_a_study_runs_alone(tmp_path, monkeypatch):
+    def refused(self, *args, **options):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+    methods = [m for m in _table()["method"] if m["name"] == "2"]
+    settings = _settings(method=methods, condition=[])
+    with pytest.warns(RlnWarning, match=r"cannot be locked \(no locks available\)") as caught:
+        results = run_study(settings, tmp_path)
+    assert len(caught) == 1
+    assert [r.error for r in results] == [None, None]
 
 
 def test_another_configuration_needs_another_folder_or_overwrite(finished, tmp_path):

@@ -9,16 +9,19 @@ claims are in ``locks``.
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
 
 from napari_rln import __version__
 from napari_rln.core.device import resolve_device
-from napari_rln.core.errors import RlnError
+from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.machine import available_bytes, cores
 from napari_rln.io.paths import atomic, make_folder
 from napari_rln.study.plan import StudyPlan
@@ -29,7 +32,8 @@ STUDY = "study.json"
 PLAN = "plan.json"
 """Name of the file with the keys of the cells that are planned."""
 
-_FOLDERS = ("cells", "planes", "models", "locks")
+_LOCKS = "locks"
+_FOLDERS = ("cells", "planes", "models", _LOCKS)
 
 
 def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) -> None:
@@ -39,7 +43,7 @@ def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) ->
     ------
     RlnError
         If it holds a study of another configuration or version, and its configuration is not to be
-        replaced.
+        replaced, or cannot be, as another process runs it.
     """
     for name in _FOLDERS:
         make_folder(folder / name)
@@ -50,11 +54,54 @@ def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) ->
             f"{folder} holds another study: {', '.join(differ)} differ; name another folder, or "
             "replace it with `overwrite`, which deletes no finished cell."
         )
+    if differ:
+        _check_unused(folder)
     with atomic(folder / PLAN) as temporary:
         temporary.write_text(json.dumps([planned.key for planned in plan.cells]), encoding="utf-8")
     facts = {"versions": versions(), "machine": machine_facts(plan.settings.device)}
     with atomic(folder / STUDY) as temporary:
         temporary.write_text(json.dumps(config | facts, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def claimed(folder: Path, key: str) -> Iterator[bool]:
+    """Claim the training or the image of a key, and tell whether no other process has it.
+
+    A claim ends with its process, however that ends.
+    """
+    path = folder / _LOCKS / key
+    lock = filelock.FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    except OSError as error:  # as on some network file systems
+        _warn_of_no_locks(folder, str(error))
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            path.unlink()
+        lock.release()
+
+
+@cache
+def _warn_of_no_locks(folder: Path, error: str) -> None:
+    warn(f"{folder} cannot be locked ({error}); run the study in one process only.")
+
+
+def _check_unused(folder: Path) -> None:
+    """Raise if another process has claimed anything."""
+    for path in (folder / _LOCKS).iterdir():
+        with claimed(folder, path.name) as free:
+            if not free:
+                raise RlnError(
+                    f"another process runs the study in {folder}; end it before its configuration "
+                    "is replaced."
+                )
 
 
 def versions() -> dict[str, str]:

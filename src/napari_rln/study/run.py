@@ -7,24 +7,22 @@ import json
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import filelock
 import torch
 
-from napari_rln.core.errors import ComputeError, RlnError, capture_warnings, warn
+from napari_rln.core.errors import ComputeError, RlnError, capture_warnings
 from napari_rln.core.generators import Stopwatch, finish
 from napari_rln.core.report import Report
 from napari_rln.io.paths import atomic
 from napari_rln.networks.model import SUFFIX, Model, load_model
 from napari_rln.networks.network import Network
 from napari_rln.study.config import StudySettings
-from napari_rln.study.folder import STUDY, machine_facts, prepare_folder
+from napari_rln.study.folder import STUDY, claimed, machine_facts, prepare_folder
 from napari_rln.study.measurement import Bench, Measurement, Warm
 from napari_rln.study.plan import (
     PlannedCell,
@@ -123,7 +121,6 @@ class _Run:
         self._started = time.perf_counter()
         machine = machine_facts(plan.settings.device)
         self._machine = ", ".join(str(machine[name]) for name in ("processor", "cores", "device"))
-        self._unshared = False
         self._recorded: set[str] = set()  # cells of this run and of others meanwhile
         self._written: dict[str, int] = {}  # when the cells of earlier runs were, in nanoseconds
         for planned in plan.cells:
@@ -157,42 +154,16 @@ class _Run:
         left = [planned for planned in group if not self._is_finished_elsewhere(planned)]
         trainings = trainings_of(left)
         for key, training in trainings.items():
-            with self._claimed(key) as own:
+            with claimed(self._folder, key) as own:
                 if own:
                     yield from self.train(training)
         if not all(key in self._failed or self._model_path(key).is_file() for key in trainings):
             return False
-        with self._claimed(group[0].image.key) as own:
+        with claimed(self._folder, group[0].image.key) as own:
             left = [planned for planned in left if not self._is_finished_elsewhere(planned)]
             if own and left:
                 yield from self.test(left)
         return own
-
-    @contextmanager
-    def _claimed(self, key: str) -> Iterator[bool]:
-        """Claim a training or an image, and tell whether no other process has it.
-
-        A claim ends with its process, however that ends.
-        """
-        path = self._folder / "locks" / key
-        lock = filelock.FileLock(path, thread_local=False)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            yield False
-            return
-        except OSError as error:  # as on some network file systems
-            if not self._unshared:
-                warn(f"{self._folder} has no locks ({error}); run the study in one process only.")
-            self._unshared = True
-            yield True
-            return
-        try:
-            yield True
-        finally:
-            with suppress(OSError):  # Windows removes no open file
-                path.unlink()
-            lock.release()
 
     # --- training
 
