@@ -213,7 +213,7 @@ class _Study:
             and math.isfinite(measured(r, measure))
             for r in used
         )
-        objects = len({image.object for image in images})
+        objects = _objects(images)
         text += self.warning(objects)
         if ranking.left_out:
             few = (f"{name} ({n} of {ranking.every})" for name, n in ranking.left_out.items())
@@ -273,7 +273,7 @@ def _others(ranking: Ranking, digits: int, unit: str) -> str:
     """Return how the other methods stand to the best."""
     if not ranking.behind:
         return "It is the only method with enough results."
-    if len({image.object for image in ranking.images}) < FEWEST:
+    if _objects(ranking.images) < FEWEST:
         return f"From images of fewer than {FEWEST} objects no two methods can be told apart."
     if ranking.equal_within_noise:
         equal = (
@@ -352,7 +352,7 @@ def _least_loss(ranking: Ranking, against: str) -> str:
         gain = replace(least, mean=-least.mean, lower=-least.upper, upper=-least.lower)
         words = f"loses nothing: it gains {_with_bounds(gain, 2, ' dB')}"
     sentence = f"{ranking.best} {words} against {against} (over {_images(ranking.images)})"
-    if len({image.object for image in ranking.images}) < FEWEST:
+    if _objects(ranking.images) < FEWEST:
         return f"{sentence}."
     if not ranking.equal_within_noise:
         return f"{sentence}, less than all others."
@@ -468,7 +468,7 @@ def _baseline(study: _Study, baseline: str | None, against: Sequence[AgainstBase
     compared = {row.method for row in usable} & set(values)
     images = set(values[baseline]) & {image for name in compared for image in values[name]}
     cells = sum(len(images & set(values[name])) for name in (*compared, baseline))
-    objects = len({image.object for image in images})
+    objects = _objects(images)
     warning = study.warning(objects)
     return Statement(
         question=question,
@@ -512,9 +512,14 @@ def _seconds(seconds: float) -> str:
     return f"{rounded(seconds)} s"
 
 
+def _objects(images: Collection[ImageKey]) -> int:
+    """Return the number of objects in images."""
+    return len({image.object for image in images})
+
+
 def _images(images: Collection[ImageKey], noun: str = "test image") -> str:
     """Return the number of images, and of the objects in them."""
-    objects = len({image.object for image in images})
+    objects = _objects(images)
     return f"{plural(len(images), noun)} of {plural(objects, 'object')}"
 
 

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -119,8 +120,6 @@ class _Run:
         self._warm: Warm = set()
         self._times = _Times()
         self._started = time.perf_counter()
-        machine = machine_facts(plan.settings.device)
-        self._machine = ", ".join(str(machine[name]) for name in ("processor", "cores", "device"))
         self._recorded: set[str] = set()  # cells of this run and of others meanwhile
         self._written: dict[str, int] = {}  # when the cells of earlier runs were, in nanoseconds
         for planned in plan.cells:
@@ -140,6 +139,12 @@ class _Run:
         """Return the time that unfinished trainings and cells need."""
         left = [c for c in self.pending if not self._is_finished(c)]
         return self._times.needed(self._trainings.values(), left)
+
+    @cached_property
+    def _machine(self) -> str:
+        """What times depend on; not for the time needed, as it may be asked on another machine."""
+        facts = machine_facts(self._settings.device)
+        return ", ".join(str(facts[name]) for name in ("processor", "cores", "device"))
 
     def waiting(self) -> StudyReport:
         """Return the report of a pause until other processes have finished."""
