@@ -447,7 +447,16 @@ def test_the_best_with_a_wrong_psf_and_the_one_that_loses_least(losses, robust):
     assert told.text.startswith("A has the highest mean PSNR")
     assert f"{robust} loses least, {min(losses):.2f} dB" in told.text
     assert "less than all others" in told.text
+    behind = "It stays 1.10 dB behind A."  # robust, and yet not to be used
+    assert (behind in told.text) == (robust == "B")
     assert (told.images, told.cells) == (16, 32)
+
+
+def test_names_with_commas_are_divided_by_semicolons():
+    methods = ("A", "RLD 100, not accelerated", "RLD, automatic stop")
+    results = [r for name in methods for r in conventional(name, 0.0, noise=0)]
+    text = answer(results, "by PSNR").text
+    assert re.search(r"RLD 100, not accelerated \(.*\); and RLD, automatic stop \(", text)
 
 
 def test_means_are_over_the_images_that_all_methods_share(tmp_path):
@@ -469,6 +478,31 @@ def test_means_are_over_the_images_that_all_methods_share(tmp_path):
     text = " ".join(shown.texts)
     assert "Means over the 8 of 8 test images that all have." in text
     assert "Left out, with fewer than half of them: few (1)." in text
+
+
+def test_columns_of_tables_are_over_common_images_in_the_order_of_their_levels(tmp_path):
+    """A network trained on the easy beads at 100 photons is not beside means over all images."""
+    where = [(p, s, n) for p in (300.0, 100.0, 30.0) for s in ("nuclei", "beads") for n in SEEDS]
+    results, hard = [], {"nuclei": 10.0, "beads": 0.0}
+    for photons, structures, seed in where:
+        image = {"photons": photons, "tested_on": structures, "seed": seed}
+        other = image | {"condition": "EMCCD"}
+        results.append(result("RL", 30.0 - hard[structures], **image))
+        results.append(result("RL 100", 29.0 - hard[structures], **image))
+        results.append(result("RL", 28.0 - hard[structures], **other))
+        if photons == 100.0 and structures == "beads":
+            results += [result("net", 29.5, trained_on="beads", **on) for on in (image, other)]
+    page = page_of(study(tmp_path / "study", results))
+
+    def column(title):
+        return {r["Method"]["texts"][0]: r[title]["value"] for r in page.table(title)}
+
+    assert column("100 photons, 4 images") == {"RL": "30.0", "RL 100": "29.0", "net": "29.5"}
+    assert column("30 photons, 8 images") == {"RL": "25.0", "RL 100": "24.0", "net": None}
+    assert column("EMCCD, 4 images") == {"RL": "28.0", "net": "29.5"}
+    (against,) = [table for table in page.tables if "nuclei" in table[0][-1]["texts"]]
+    titles = ["".join(cell["texts"]) for cell in against[0]]
+    assert titles == ["Method", "30 photons", "100 photons", "300 photons", "beads", "nuclei"]
 
 
 def test_a_network_is_compared_where_it_was_trained_however_few_these_images_are():
@@ -722,13 +756,19 @@ def test_levels_changes_matrices_and_volumes_are_means_of_the_cells(whole):
     def value(row, title):
         return float(row[title]["value"])
 
-    levels = {row["Method"]["texts"][0]: row for row in page.table("beads", "nuclei", number=1)}
-    assert value(levels["RL"], "beads") == mean("RL", tested_on="beads", condition="", error="")
-    changes = {r["Method"]["texts"][0]: r for r in page.table("wavelength +10 %")}
-    assert value(changes["RL"], "wavelength +10 %") == mean("RL", condition="wavelength +10 %")
-    assert changes["RL"]["wavelength +10 %"]["texts"][-1] == "loses 0.40 (0.40 to 0.40)"
+    beads = "beads, 8 images"
+    levels = {row["Method"]["texts"][0]: row for row in page.table(beads, "nuclei, 8 images")}
+    assert value(levels["RL"], beads) == mean("RL", tested_on="beads", condition="", error="")
+    wrong, elsewhere = "wavelength +10 %, 4 images", "trained on other structures, 4 images"
+    changes = {r["Method"]["texts"][0]: r for r in page.table(wrong, elsewhere)}
+    assert value(changes["RL"], wrong) == mean("RL", condition="wavelength +10 %")
+    assert changes["RL"][wrong]["texts"][-1] == "loses 0.40 (0.40 to 0.40)"
     other = {"trained_on": "nuclei", "tested_on": "beads", "training_volumes": "20"}
-    assert value(changes["net"], "trained on other structures") == mean("net", **other)
+    assert value(changes["net"], elsewhere) == mean("net", **other)
+    # A method that was not trained here stands beside it, on the same images.
+    same = {"tested_on": "beads", "photons": "50.0", "condition": "", "error": ""}
+    assert value(changes["RL"], elsewhere) == mean("RL", **same)
+    assert changes["net"][wrong]["value"] is None
     matrix = {r["trained \\ tested"]["texts"][0]: r for r in page.table("trained \\ tested")}
     assert value(matrix["nuclei"], "beads") == mean("net", **other)
     assert value(matrix["nuclei"], "nuclei") == mean("net", **(other | {"tested_on": "nuclei"}))

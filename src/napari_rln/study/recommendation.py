@@ -23,6 +23,7 @@ from napari_rln.study.selection import (
     mean_of,
     measured,
     methods_of,
+    of_untrained,
     several_machines,
     with_networks,
 )
@@ -341,6 +342,9 @@ def _changed(
     least = rank(study.usable(losses(used, study.counted, "psnr_db")), lowest_first=True)
     if least is not None and least.behind:
         text += f" {_least_loss(least, against)}"
+        behind = highest.behind.get(least.best)
+        if behind is not None:
+            text += f" It stays {behind.mean:.2f} dB behind {highest.best}."
     return study.statement(question, highest, used, text)
 
 
@@ -396,13 +400,7 @@ def _generalisation(study: _Study) -> tuple[Statement, Statement]:
         "no trained method was tested on other structures or photons",
     )
     question = "Which gives the best image of what no network was trained on?"
-    images = {image_of(r.cell) for r in used}
-    trained = {m.name for m in study.methods if m.kind == "trained"}
-    there = [
-        r for r in study.counted
-        if r.cell.test == "conventional" and r.cell.method not in trained
-        and image_of(r.cell) in images
-    ]  # fmt: skip
+    there = of_untrained(study.counted, {image_of(r.cell) for r in used})
     ranking = rank(study.usable(by_image([*used, *there], "psnr_db")))
     if ranking is None:
         text = "Not measured: no trained method was tested on other structures or photons."
@@ -524,6 +522,8 @@ def _images(images: Collection[ImageKey], noun: str = "test image") -> str:
 
 
 def _list(items: Iterable[str]) -> str:
-    """Return items as a list in a sentence."""
+    """Return items as a list in a sentence, divided by semicolons if there are commas in them."""
     *first, last = items
-    return f"{', '.join(first)} and {last}" if first else last
+    comma = any("," in item for item in (*first, last))
+    between, end = ("; ", "; and ") if comma else (", ", " and ")
+    return f"{between.join(first)}{end}{last}" if first else last

@@ -155,6 +155,24 @@ def shared_images(values: Mapping[str, Collection[ImageKey]]) -> SharedImages:
     return SharedImages(tuple(common), left_out, len(every))
 
 
+def on_common_images(results: Sequence[CellResult]) -> list[CellResult]:
+    """Return the results on images that methods are compared on and that all of them share.
+
+    A method with fewer than half of these images is left out. If they share none, return the
+    results on all images.
+    """
+    own = with_networks(results)
+    shared = shared_images({n: v.keys() for n, v in by_image(own, "psnr_db").items()})
+    return shared.of(own) if shared.images else own
+
+
+def of_untrained(
+    everything: Iterable[CellResult], images: Collection[ImageKey]
+) -> list[CellResult]:
+    """Return the results on some images of the methods that were not trained in the study."""
+    return [r for r in everything if r.cell.trained_on is None and image_of(r.cell) in images]
+
+
 def concerns_psf(result: CellResult, conditions: Collection[str] | None = None) -> bool:
     """Tell whether the condition of a result is a wrong PSF.
 

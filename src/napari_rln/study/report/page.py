@@ -139,7 +139,7 @@ def _advice(advice: Recommendation, methods: Sequence[Method]) -> Markup:
         tag = element("span", "a hint only", class_="tag") if statement.hint else Markup()
         parts = [element("h3", statement.question, tag)]
         if statement.methods:
-            parts.append(element("p", ", ".join(statement.methods), class_="answer"))
+            parts.append(element("p", "; ".join(statement.methods), class_="answer"))
         parts.append(element("p", statement.text))
         if statement.images:
             images = plural(statement.images, "test image")
@@ -163,7 +163,8 @@ def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> M
     note = (
         f"Test images like those of the training, with the right PSF. {_INTERVALS} {words} All "
         "scores but the light are after a fit of scale and offset to the truth; smaller is better "
-        "for NRMSE and FSC resolution. The tables below are over the images of each method."
+        "for NRMSE and FSC resolution. Each column of the tables below is over the images that its "
+        "methods share, those with networks trained here if there are any: compare within a column."
     )
     parts = [element("p", note, class_="note"), main_table(common, methods)]
     last = Counter(r.cell.method for r in common if r.facts.get("at_last_count"))
@@ -198,9 +199,10 @@ def _generalisation(results: Sequence[CellResult], methods: Sequence[Method]) ->
     if not own:
         return element("p", "Not measured.")
     note = (
-        "PSNR (dB) of test images that differ from the training or from the assumed PSF. Below: by "
-        "how much it falls, on the same images, from the same training without the condition, or "
-        "from the training on the structures and photons of the image."
+        "PSNR (dB) of test images that differ from the training or from the assumed PSF; each "
+        "column is over the images that its methods share. Below: by how much it falls, on the "
+        "same images, from the same training without the condition, or from the training on the "
+        "structures and photons of the image."
     )
     return joined(element("p", note, class_="note"), changed_table(own, results, methods))
 

@@ -19,6 +19,8 @@ from napari_rln.study.selection import (
     losses,
     mean_of,
     measured,
+    of_untrained,
+    on_common_images,
 )
 
 DIGITS = {measure: 2 if measure.endswith("_db") else 3 for measure in SCORES}
@@ -166,13 +168,16 @@ def _parameters(method: Method) -> Markup:
 
 
 def level_table(results: Sequence[CellResult], methods: Sequence[Method], field: str) -> Markup:
-    """Return the mean PSNR by method and level: of photons, structures (``tested_on``) or PSF."""
+    """Return the mean PSNR by method and level: of photons, structures (``tested_on``) or PSF.
+
+    Each column is over the images of the level that its methods share.
+    """
     columns: Columns = {}
     for level in sorted({getattr(result.cell, field) for result in results}):
-        group = [result for result in results if getattr(result.cell, field) == level]
+        group = on_common_images([r for r in results if getattr(r.cell, field) == level])
         means = means_of(by_image(group, "psnr_db"))
         best = _best("psnr_db", means, methods)
-        columns[_level(field, level)] = {
+        columns[f"{_level(field, level)}, {_count(group)}"] = {
             name: value_cell(mean, 2, best=name == best) for name, mean in means.items()
         }
     return method_table(methods, columns)
@@ -182,19 +187,31 @@ def _level(field: str, level: str | float) -> str:
     return f"{level:g} photons" if field == "photons" else str(level)
 
 
+def _count(results: Iterable[CellResult]) -> str:
+    """Return the number of test images of results in words."""
+    return plural(len({image_of(result.cell) for result in results}), "image")
+
+
 def changed_table(
     results: Sequence[CellResult], everything: Sequence[CellResult], methods: Sequence[Method]
 ) -> Markup:
-    """Return the mean PSNR of generalisation tests, and what they lose, by method and change."""
+    """Return the mean PSNR of generalisation tests, and what they lose, by method and change.
+
+    Each column is over the images of the change that its methods share. Where only networks are
+    tested, on what they were not trained on, the other methods stand beside them.
+    """
     groups: defaultdict[tuple[bool, str], list[CellResult]] = defaultdict(list)
     for result in results:
         groups[result.cell.condition != "", change_of(result.cell)].append(result)
     columns: Columns = {}
-    for (_, change), group in sorted(groups.items()):
+    for (condition, change), tested in sorted(groups.items()):
+        there = [] if condition else of_untrained(everything, {image_of(r.cell) for r in tested})
+        group = on_common_images([*tested, *there])
         means = means_of(by_image(group, "psnr_db"))
-        lost = means_of(losses(group, everything, "psnr_db"))
+        changed = [r for r in group if r.cell.test == "generalisation"]
+        lost = means_of(losses(changed, everything, "psnr_db"))
         best = _best("psnr_db", means, methods)
-        columns[change] = {
+        columns[f"{change}, {_count(group)}"] = {
             name: value_cell(mean, 2, best=name == best, more=_loss(lost.get(name, Interval())))
             for name, mean in means.items()
         }
@@ -306,9 +323,10 @@ def _heat(value: Interval, span: tuple[float, float], *, own: bool) -> Markup:
 
 def baseline_table(rows: Sequence[AgainstBaseline], methods: Sequence[Method]) -> Markup:
     """Return the gains of methods over the baseline by photon level and by structure."""
-    columns: Columns = {}
+    levels = {(row.by, row.level): None for row in sorted(rows, key=lambda r: (r.by, r.level))}
+    columns: Columns = {_level(by, level): {} for by, level in levels}
     for row in rows:
-        cells = columns.setdefault(_level(row.by, row.level), {})
+        cells = columns[_level(row.by, row.level)]
         look = row.verdict if row.verdict in ("better", "worse") else ""
         cells[row.method] = value_cell(row.gain, 2, sign=True, more=row.verdict, look=look)
     return method_table(methods, columns)
