@@ -625,9 +625,14 @@ def test_generalisation_is_a_loss_on_the_same_image():
     told = answer(results, "Which network is best")
     assert told.methods == ("A",)  # 2.0 - 1.0 against 1.2 - 0.25
     assert "B loses least, 0.25 dB (0.25 to 0.25)" in told.text
-    there = answer(results, "no network was trained on")
+    there = answer(results, "what the networks were not trained on")
     assert there.methods == ("A",)  # 2.0 - 1.0 against 1.2 - 0.25 and 0
     assert there.images == 16
+    assert "is not known here" not in there.text
+    ready = conventional("ready", 3.0, parameters=9)
+    there = answer([*results, *ready], "what the networks were not trained on")
+    assert there.methods == ("ready",)
+    assert "What ready may have been trained on is not known here." in there.text
 
 
 def test_fewer_objects_than_a_recommendation_takes_are_called_a_hint():

@@ -399,7 +399,7 @@ def _generalisation(study: _Study) -> tuple[Statement, Statement]:
         "its own results after training on the structures and photons of the test image",
         "no trained method was tested on other structures or photons",
     )
-    question = "Which gives the best image of what no network was trained on?"
+    question = "Which gives the best image of what the networks were not trained on?"
     there = of_untrained(study.counted, {image_of(r.cell) for r in used})
     ranking = rank(study.usable(by_image([*used, *there], "psnr_db")))
     if ranking is None:
@@ -411,6 +411,9 @@ def _generalisation(study: _Study) -> tuple[Statement, Statement]:
         f"{_images(ranking.images)}, networks with all trainings on other "
         f"structures or photons. {_others(ranking, 2, ' dB')}"
     )
+    ready = sorted({m.name for m in study.methods if m.kind == "network"} & {*ranking.means})
+    if ready:
+        text += f" What {_list(ready)} may have been trained on is not known here."
     return least, study.statement(question, ranking, [*used, *there], text)
 
 
