@@ -154,7 +154,7 @@ class Page(HTMLParser):
 
 
 def page_of(folder):
-    return Page(conclude(folder).report.read_text(encoding="utf-8"))
+    return Page(conclude(str(folder)).report.read_text(encoding="utf-8"))
 
 
 def rows_of(path):

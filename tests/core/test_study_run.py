@@ -417,7 +417,7 @@ def test_another_configuration_needs_another_folder_or_overwrite(finished, tmp_p
     with pytest.raises(RlnError, match="method differ; name another folder, or replace"):
         run_study(more, tmp_path)
     assert len(kept) == 2
-    results = run_study(more, tmp_path, overwrite=True)
+    results = run_study(more, str(tmp_path), overwrite=True)
     now = {p.stem: p.stat().st_mtime_ns for p in (tmp_path / "cells").iterdir()}
     assert {r.cell.method for r in results} == {"4", "8"}
     # Nothing finished is lost, and the tables are of the present configuration alone.
@@ -724,11 +724,15 @@ def test_a_configuration_returns_from_its_json():
     assert {c.cell: c.key for c in plan_study(study_of(written, Path())).cells} == keys
 
 
-def test_the_quick_example_is_valid():
-    settings = load_study(ROOT / "benchmarks" / "study_quick.toml")
+@pytest.mark.parametrize(
+    ("name", "cells", "trainings"),
+    [("quick", 104, 2), ("paper", 4656, 48), ("volumes", 168, 24), ("long", 72, 4)],
+)
+def test_the_studies_of_this_project_are_valid(name, cells, trainings):
+    settings = load_study(str(ROOT / "benchmarks" / f"study_{name}.toml"))
     plan = plan_study(settings)
-    assert 20 < len(plan.cells) < 200
-    assert len(trainings_of(plan.cells)) < 10
+    assert len(plan.cells) == cells
+    assert len(trainings_of(plan.cells)) == trainings
 
 
 @pytest.mark.parametrize(

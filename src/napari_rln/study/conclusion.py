@@ -17,7 +17,7 @@ class Conclusion(NamedTuple):
     recommendation: Recommendation
 
 
-def conclude(folder: Path) -> Conclusion:
+def conclude(folder: str | Path) -> Conclusion:
     """Write tables and report of the study in a folder; return its conclusion.
 
     Raises
@@ -25,6 +25,7 @@ def conclude(folder: Path) -> Conclusion:
     RlnError
         If the folder holds no results, or a file in it is damaged.
     """
+    folder = Path(folder)
     results, configuration = read_results(folder), read_configuration(folder)
     advice = recommend(results, settings_for(configuration))
     write_tables(folder, results)

@@ -47,7 +47,7 @@ _NEEDED = ("name", "photons", "seeds", "test_structures", "psf", "method")
 _OPTICS = [f.name for f in fields(MicroscopeSettings)]
 
 
-def load_study(path: Path) -> StudySettings:
+def load_study(path: str | Path) -> StudySettings:
     """Return the settings in a TOML file, or in the ``study.json`` of a study.
 
     Raises
@@ -55,6 +55,7 @@ def load_study(path: Path) -> StudySettings:
     RlnError
         If the file is missing, cannot be read, or has a wrong key or value.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         config = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

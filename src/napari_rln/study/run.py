@@ -43,14 +43,22 @@ _PAUSE = 1.0  # seconds between looks whether other processes have finished
 
 
 def run_study(
-    settings: StudySettings, folder: Path, *, only: str | None = None, overwrite: bool = False
+    settings: StudySettings,
+    folder: str | Path,
+    *,
+    only: str | None = None,
+    overwrite: bool = False,
 ) -> tuple[CellResult, ...]:
     """Run a study; see :func:`run_study_iter`, which yields reports."""
     return finish(run_study_iter(settings, folder, only=only, overwrite=overwrite))
 
 
 def run_study_iter(
-    settings: StudySettings, folder: Path, *, only: str | None = None, overwrite: bool = False
+    settings: StudySettings,
+    folder: str | Path,
+    *,
+    only: str | None = None,
+    overwrite: bool = False,
 ) -> Generator[StudyReport, None, tuple[CellResult, ...]]:
     """Run a study; yield reports, return the results of all its cells.
 
@@ -78,7 +86,7 @@ def run_study_iter(
     OSError
         If a result cannot be written.
     """
-    plan = plan_study(settings)
+    folder, plan = Path(folder), plan_study(settings)
     chosen = plan if only is None else plan.only(only)
     prepare_folder(plan, folder, overwrite=overwrite)
     plan = chosen
