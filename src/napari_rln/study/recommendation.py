@@ -264,7 +264,7 @@ def _best(study: _Study, measure: str) -> tuple[Statement, Ranking | None]:
         own = values[oracle]
         mean = mean_of({image: own[image] for image in ranking.images if image in own})
         if mean.n:
-            shown.append(f"{oracle}, {mean.mean:.{digits}f}{unit}")
+            shown.append(f"{oracle} ({mean.mean:.{digits}f}{unit})")
     if shown:
         text += f" Not to be had without the truth, and so only for comparison: {_list(shown)}."
     return study.statement(question, ranking, used, text, measure=measure), ranking
@@ -344,7 +344,10 @@ def _changed(
         text += f" {_least_loss(least, against)}"
         behind = highest.behind.get(least.best)
         if behind is not None:
-            text += f" It stays {behind.mean:.2f} dB behind {highest.best}."
+            text += (
+                f" {least.best} stays {_with_bounds(behind, 2, ' dB')} behind {highest.best} over "
+                f"all {plural(len(highest.images), 'image')}."
+            )
     return study.statement(question, highest, used, text)
 
 
@@ -408,12 +411,12 @@ def _generalisation(study: _Study) -> tuple[Statement, Statement]:
     text = (
         f"{ranking.best} has the highest mean PSNR, "
         f"{_with_bounds(ranking.means[ranking.best], 2, ' dB')}, over "
-        f"{_images(ranking.images)}, networks with all trainings on other "
+        f"{_images(ranking.images)}, each network as the mean over its trainings on other "
         f"structures or photons. {_others(ranking, 2, ' dB')}"
     )
     ready = sorted({m.name for m in study.methods if m.kind == "network"} & {*ranking.means})
     if ready:
-        text += f" What {_list(ready)} may have been trained on is not known here."
+        text += f" Made elsewhere, and perhaps trained on these structures: {_list(ready)}."
     return least, study.statement(question, ranking, [*used, *there], text)
 
 
@@ -486,7 +489,7 @@ def _levels(rows: Sequence[AgainstBaseline]) -> str:
     """Return the photons and structures at which a method was compared."""
     photons = [f"{row.level:g}" for row in rows if row.by == "photons"]
     structures = [str(row.level) for row in rows if row.by == "tested_on"]
-    return f"{', '.join(photons)} photons; {', '.join(structures)}"
+    return f"{', '.join(photons)} photons, {', '.join(structures)}"
 
 
 def _failures(results: Sequence[CellResult]) -> Statement:

@@ -155,15 +155,14 @@ def shared_images(values: Mapping[str, Collection[ImageKey]]) -> SharedImages:
     return SharedImages(tuple(common), left_out, len(every))
 
 
-def on_common_images(results: Sequence[CellResult]) -> list[CellResult]:
+def on_common_images(results: Sequence[CellResult]) -> tuple[list[CellResult], SharedImages]:
     """Return the results on images that methods are compared on and that all of them share.
 
-    A method with fewer than half of these images is left out. If they share none, return the
-    results on all images.
+    If they share none, return the results on all images.
     """
     own = with_networks(results)
     shared = shared_images({n: v.keys() for n, v in by_image(own, "psnr_db").items()})
-    return shared.of(own) if shared.images else own
+    return (shared.of(own) if shared.images else own), shared
 
 
 def of_untrained(

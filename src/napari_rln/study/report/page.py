@@ -31,12 +31,13 @@ from napari_rln.study.selection import (
     ImageKey,
     Method,
     by_image,
-    conventional_tests,
     fully_trained,
+    image_of,
     mean_of,
     methods_of,
+    of_untrained,
+    on_common_images,
     several_machines,
-    shared_images,
 )
 
 _INTERVALS = (
@@ -156,15 +157,14 @@ def _advice(advice: Recommendation, methods: Sequence[Method]) -> Markup:
 
 def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
     """Return the main table, and the PSNR by photons, structures and PSF."""
-    own = [r for r in results if r.cell.test == "conventional"]
-    if not own:
+    every = [r for r in results if r.cell.test == "conventional"]
+    if not every:
         return element("p", "Not measured.")
-    common, words = _on_shared(conventional_tests(results))
+    common, words = _on_shared(every)
     note = (
         f"Test images like those of the training, with the right PSF. {_INTERVALS} {words} All "
         "scores but the light are after a fit of scale and offset to the truth; smaller is better "
-        "for NRMSE and FSC resolution. Each column of the tables below is over the images that its "
-        "methods share, those with networks trained here if there are any: compare within a column."
+        "for NRMSE and FSC resolution."
     )
     parts = [element("p", note, class_="note"), main_table(common, methods)]
     last = Counter(r.cell.method for r in common if r.facts.get("at_last_count"))
@@ -175,22 +175,38 @@ def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> M
             f"images: {listed}."
         )
         parts.append(element("p", text, class_="note"))
-    for field, title in (("photons", "photons"), ("tested_on", "structures"), ("psf", "PSF")):
-        parts.append(element("h3", f"PSNR (dB) by {title}"))
-        parts.append(level_table(own, methods, field))
+    parts += _by_level(common, methods, "")
+    untrained = of_untrained(every, {image_of(r.cell) for r in every})
+    further, _ = on_common_images(untrained)
+    if {image_of(r.cell) for r in further} > {image_of(r.cell) for r in common}:
+        parts += _by_level(
+            further, methods, ", on all images, of methods that were not trained here"
+        )
     return joined(*parts)
+
+
+def _by_level(
+    results: Sequence[CellResult], methods: Sequence[Method], addition: str
+) -> list[Markup]:
+    """Return tables of the PSNR by photons, structures and PSF, of which there are several."""
+    parts = []
+    for field, title in (("photons", "photons"), ("tested_on", "structures"), ("psf", "PSF")):
+        if len({getattr(result.cell, field) for result in results}) > 1:
+            parts.append(element("h3", f"PSNR (dB) by {title}{addition}"))
+            parts.append(level_table(results, methods, field))
+    return parts
 
 
 def _on_shared(results: Sequence[CellResult]) -> tuple[Sequence[CellResult], str]:
     """Return the results on the test images that all methods share, and what to say of them."""
-    shared = shared_images({n: v.keys() for n, v in by_image(results, "psnr_db").items()})
+    common, shared = on_common_images(results)
     if not shared.images:
-        return results, "No test image has a result of every method: each mean is over its own."
+        return common, "No test image has a result of every method: each mean is over its own."
     words = f"Means over the {len(shared.images)} of {shared.every} test images that all have."
     if shared.left_out:
-        few = ", ".join(f"{name} ({n})" for name, n in shared.left_out.items())
+        few = "; ".join(f"{name} ({n})" for name, n in shared.left_out.items())
         words += f" Left out, with fewer than half of them: {few}."
-    return shared.of(results), words
+    return common, words
 
 
 def _generalisation(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
@@ -202,7 +218,7 @@ def _generalisation(results: Sequence[CellResult], methods: Sequence[Method]) ->
         "PSNR (dB) of test images that differ from the training or from the assumed PSF; each "
         "column is over the images that its methods share. Below: by how much it falls, on the "
         "same images, from the same training without the condition, or from the training on the "
-        "structures and photons of the image."
+        "structures and photons of the image where there is one."
     )
     return joined(element("p", note, class_="note"), changed_table(own, results, methods))
 
@@ -230,7 +246,7 @@ def _matrices(results: Sequence[CellResult], methods: Sequence[Method]) -> Marku
 
 def _charts(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
     """Return bars of the scores, and quality against time and against parameters."""
-    own, words = _on_shared(conventional_tests(results))
+    own, words = _on_shared([r for r in results if r.cell.test == "conventional"])
     looks = {m.name: f"{m.kind} oracle" if m.oracle else m.kind for m in methods}
     charts, psnr = dict[str, Markup](), list[Mark]()
     for measure in ("psnr_db", "ssim", "lateral_um", "axial_um"):

@@ -168,13 +168,10 @@ def _parameters(method: Method) -> Markup:
 
 
 def level_table(results: Sequence[CellResult], methods: Sequence[Method], field: str) -> Markup:
-    """Return the mean PSNR by method and level: of photons, structures (``tested_on``) or PSF.
-
-    Each column is over the images of the level that its methods share.
-    """
+    """Return the mean PSNR by method and level: of photons, structures (``tested_on``) or PSF."""
     columns: Columns = {}
     for level in sorted({getattr(result.cell, field) for result in results}):
-        group = on_common_images([r for r in results if getattr(r.cell, field) == level])
+        group = [result for result in results if getattr(result.cell, field) == level]
         means = means_of(by_image(group, "psnr_db"))
         best = _best("psnr_db", means, methods)
         columns[f"{_level(field, level)}, {_count(group)}"] = {
@@ -206,15 +203,19 @@ def changed_table(
     columns: Columns = {}
     for (condition, change), tested in sorted(groups.items()):
         there = [] if condition else of_untrained(everything, {image_of(r.cell) for r in tested})
-        group = on_common_images([*tested, *there])
+        group, shared = on_common_images([*tested, *there])
         means = means_of(by_image(group, "psnr_db"))
         changed = [r for r in group if r.cell.test == "generalisation"]
         lost = means_of(losses(changed, everything, "psnr_db"))
         best = _best("psnr_db", means, methods)
-        columns[f"{change}, {_count(group)}"] = {
-            name: value_cell(mean, 2, best=name == best, more=_loss(lost.get(name, Interval())))
+        title = f"{change}, {_count(group) if shared.images else 'different images'}"
+        columns[title] = {
+            name: value_cell(mean, 2, best=name == best, more=_loss(lost.get(name), mean.n))
             for name, mean in means.items()
         }
+        for name, n in shared.left_out.items():
+            few = element("small", f"{n} of {plural(shared.every, 'image')}")
+            columns[title][name] = element("td", _UNKNOWN, few, class_="number")
     return method_table(methods, columns)
 
 
@@ -232,12 +233,15 @@ def change_of(cell: Cell) -> str:
     return both.get((structures, photons), "as trained")
 
 
-def _loss(value: Interval) -> str:
-    if not value.n:
+def _loss(value: Interval | None, images: int) -> str:
+    """Return a loss in words, with the number of its images if it is not that of the mean."""
+    if value is None or not value.n:
         return ""
     spread = f"n = {value.n}"
     if value.bounded:
         spread = f"{value.lower:.2f} to {value.upper:.2f}"
+        if value.n != images:
+            spread += f"; {plural(value.n, 'image')}"
     return f"loses {value.mean:.2f} ({spread})"
 
 
@@ -328,7 +332,8 @@ def baseline_table(rows: Sequence[AgainstBaseline], methods: Sequence[Method]) -
     for row in rows:
         cells = columns[_level(row.by, row.level)]
         look = row.verdict if row.verdict in ("better", "worse") else ""
-        cells[row.method] = value_cell(row.gain, 2, sign=True, more=row.verdict, look=look)
+        more = f"{row.verdict}, {plural(row.gain.n, 'image')}"
+        cells[row.method] = value_cell(row.gain, 2, sign=True, more=more, look=look)
     return method_table(methods, columns)
 
 
