@@ -726,7 +726,13 @@ def test_a_configuration_returns_from_its_json():
 
 @pytest.mark.parametrize(
     ("name", "cells", "trainings"),
-    [("quick", 104, 2), ("paper", 4656, 48), ("volumes", 168, 24), ("long", 72, 4)],
+    [
+        ("quick", 104, 2),
+        ("paper", 4656, 48),
+        ("volumes", 168, 24),
+        ("long", 72, 4),
+        ("loss", 84, 6),
+    ],
 )
 def test_the_studies_of_this_project_are_valid(name, cells, trainings):
     settings = load_study(str(ROOT / "benchmarks" / f"study_{name}.toml"))
