@@ -728,9 +728,9 @@ def test_a_configuration_returns_from_its_json():
     ("name", "cells", "trainings"),
     [
         ("quick", 104, 2),
-        ("paper", 4656, 48),
+        ("paper", 5376, 48),
         ("volumes", 168, 24),
-        ("long", 72, 4),
+        ("long", 48, 2),
         ("loss", 84, 6),
     ],
 )
