@@ -101,10 +101,9 @@ def _conclude(out: Path, terminal: Terminal) -> None:
 
     results, page, answers = conclude(out)
     terminal.table("Conventional tests", ("", "PSNR dB", "SSIM", "s"), _summary(results))
-    advice = [statement.text for statement in answers.statements]
-    for sentence in advice:
-        terminal.say(sentence)
-    terminal.say(f"report: {page}")
+    if answers.short:
+        terminal.say(answers.short)
+    terminal.say(f"The report says why, and more: {page}")
     failed = {result.key: result.error for result in results if result.error is not None}
     terminal.report(
         {
@@ -112,7 +111,8 @@ def _conclude(out: Path, terminal: Terminal) -> None:
             "report": str(page),
             "cells": len(results),
             "failed": failed,
-            "recommendation": advice,
+            "short": answers.short,
+            "recommendation": [statement.text for statement in answers.statements],
         }
     )
     if failed:

@@ -52,6 +52,9 @@ class RecommendationSettings:
         Number of simulated objects below which a statement is called a hint.
     within_db
         The fastest method is sought within this loss of PSNR from the best one.
+    robust_within_db
+        The method that loses least by a change is sought within this loss of PSNR from the best one
+        with the change: a method whose images are bad has little to lose.
     baseline
         Method that the others are compared with; by default the classical one of the highest PSNR.
     psf_conditions
@@ -63,6 +66,7 @@ class RecommendationSettings:
 
     fewest_objects: Annotated[int, {"min": 3, "max": 100_000}] = 6
     within_db: Annotated[float, {"min": 0.0, "max": 20.0, "unit": "dB"}] = 0.2
+    robust_within_db: Annotated[float, {"min": 0.0, "max": 20.0, "unit": "dB"}] = 1.0
     baseline: str | None = None
     psf_conditions: tuple[str, ...] | None = None
     trained_once: bool = False
@@ -122,6 +126,8 @@ class Recommendation:
     ----------
     statements
         The answers.
+    short
+        The recommended methods in one sentence; empty if nothing was measured.
     baseline
         Name of the baseline; None if the study has none.
     against_baseline
@@ -129,6 +135,7 @@ class Recommendation:
     """
 
     statements: tuple[Statement, ...]
+    short: str = ""
     baseline: str | None = None
     against_baseline: tuple[AgainstBaseline, ...] = ()
 
@@ -144,12 +151,13 @@ def recommend(
     everything = tuple(results)
     study = _Study(everything, settings or RecommendationSettings())
     best, quality = _best(study, "psnr_db")
+    fastest, wrong = _fastest(study, quality), _with_wrong_psf(study)
     statements = [
         best,
         _best(study, "ssim")[0],
         _best(study, "psnr_xz_db")[0],
-        _fastest(study, quality),
-        _with_wrong_psf(study),
+        fastest,
+        wrong,
         _with_other_change(study),
         *_generalisation(study),
     ]
@@ -160,9 +168,20 @@ def recommend(
     statements.append(_failures(everything))
     return Recommendation(
         statements=tuple(s for s in statements if s is not None),
+        short=_short(best, fastest, wrong),
         baseline=baseline,
         against_baseline=against,
     )
+
+
+def _short(best: Statement, fastest: Statement, wrong: Statement) -> str:
+    """Return the methods of three answers in one sentence."""
+    parts = (("best image", best), ("fastest near it", fastest), ("with a wrong PSF", wrong))
+    named = [f"{words}: {_list(s.methods, 'or')}" for words, s in parts if s.methods]
+    if not named:
+        return ""
+    hint = " Of too few objects: a hint only." if any(s.hint for _, s in parts) else ""
+    return f"In short, {'; '.join(named)}.{hint}"
 
 
 @dataclass
@@ -325,10 +344,7 @@ def _fastest(study: _Study, quality: Ranking | None) -> Statement:
 def _changed(
     study: _Study, question: str, used: list[CellResult], against: str, absent: str
 ) -> Statement:
-    """Return which method has most PSNR on changed images, and which loses least by the change.
-
-    The recommendation is the former: a method whose images are bad has little to lose.
-    """
+    """Return which method has most PSNR on changed images, and which near it loses least."""
     highest = rank(study.usable(by_image(used, "psnr_db")))
     if highest is None:
         return study.statement(question, None, used, f"Not measured: {absent}.")
@@ -339,27 +355,25 @@ def _changed(
         f"{_with_bounds(highest.means[highest.best], 2, ' dB')}, over "
         f"{_images(highest.images)}{where}. {_others(highest, 2, ' dB')}"
     )
-    least = rank(study.usable(losses(used, study.counted, "psnr_db")), lowest_first=True)
-    if least is not None and least.behind:
-        text += f" {_least_loss(least, against)}"
-        behind = highest.behind.get(least.best)
-        if behind is not None:
-            text += (
-                f" {least.best} stays {_with_bounds(behind, 2, ' dB')} behind {highest.best} over "
-                f"all {plural(len(highest.images), 'image')}."
-            )
+    within = study.settings.robust_within_db
+    near = {highest.best, *(n for n, behind in highest.behind.items() if behind.mean <= within)}
+    lost = losses([r for r in used if r.cell.method in near], study.counted, "psnr_db")
+    least = rank(study.usable(lost), lowest_first=True)
+    if least is not None:
+        among = f"Of those within {within:g} dB, " if least.behind else ""
+        text += f" {among}{_least_loss(least, against)}"
     return study.statement(question, highest, used, text)
 
 
 def _least_loss(ranking: Ranking, against: str) -> str:
     """Return which method loses least, or that the noise does not tell it."""
     least = ranking.means[ranking.best]
-    words = f"loses least, {_with_bounds(least, 2, ' dB')}"
+    words = f"loses {'least, ' if ranking.behind else ''}{_with_bounds(least, 2, ' dB')}"
     if least.mean < 0:
         gain = replace(least, mean=-least.mean, lower=-least.upper, upper=-least.lower)
         words = f"loses nothing: it gains {_with_bounds(gain, 2, ' dB')}"
     sentence = f"{ranking.best} {words} against {against} (over {_images(ranking.images)})"
-    if _objects(ranking.images) < FEWEST:
+    if _objects(ranking.images) < FEWEST or not ranking.behind:
         return f"{sentence}."
     if not ranking.equal_within_noise:
         return f"{sentence}, less than all others."
@@ -527,9 +541,9 @@ def _images(images: Collection[ImageKey], noun: str = "test image") -> str:
     return f"{plural(len(images), noun)} of {plural(objects, 'object')}"
 
 
-def _list(items: Iterable[str]) -> str:
+def _list(items: Iterable[str], conjunction: str = "and") -> str:
     """Return items as a list in a sentence, divided by semicolons if there are commas in them."""
     *first, last = items
     comma = any("," in item for item in (*first, last))
-    between, end = ("; ", "; and ") if comma else (", ", " and ")
+    between, end = ("; ", f"; {conjunction} ") if comma else (", ", f" {conjunction} ")
     return f"{between.join(first)}{end}{last}" if first else last

@@ -155,7 +155,8 @@ class StudyWindow(QDialog):
             f"<p><b>{html.escape(s.question)}</b> {html.escape(s.text)}</p>"
             for s in recommendation.statements
         )
-        self.answer.setHtml("".join(answers))
+        short = f"<p><b>{html.escape(recommendation.short)}</b></p>"
+        self.answer.setHtml("".join([short, *answers]))
 
     def _lay_out(self) -> None:
         browse = QPushButton("\N{HORIZONTAL ELLIPSIS}", clicked=self._browse)

@@ -148,7 +148,8 @@ def _advice(advice: Recommendation, methods: Sequence[Method]) -> Markup:
             grounds = f"From {plural(statement.cells, 'cell')} on {images} of {objects}."
             parts.append(element("p", grounds, class_="note"))
         articles.append(element("article", *parts, class_="hint" if statement.hint else None))
-    parts = [element("div", *articles, class_="answers")]
+    parts = [element("p", advice.short, class_="short")] if advice.short else []
+    parts.append(element("div", *articles, class_="answers"))
     if advice.against_baseline:
         title = f"PSNR above that of {advice.baseline}, dB, in conventional tests"
         parts += [element("h3", title), baseline_table(advice.against_baseline, methods)]
