@@ -1,14 +1,17 @@
 """A study of a few choices."""
 
+from typing import get_args
+
 import phantoms
 import pytest
 
 from napari_rln.core.errors import RlnError
 from napari_rln.io.volumes import read
+from napari_rln.networks.architectures.registry import ArchitectureName
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.study.plan import plan_study, trainings_of
-from napari_rln.study.quick import QuickStudy
+from napari_rln.study.quick import Classical, QuickStudy, Trained
 
 
 def test_a_measured_psf_is_written_and_used(tmp_path):
@@ -18,7 +21,7 @@ def test_a_measured_psf_is_written_and_used(tmp_path):
     (file,) = tmp_path.glob("psf-*.ome.tif")
     written = read(file)
     assert written.shape == psf.shape
-    assert [c.name for c in settings.conditions] == ["EMCCD"]
+    assert [c.name for c in settings.conditions] == ["EMCCD", "z step +10 %"]
     names = [method.name for method in settings.methods]
     assert names[-3:] == ["RLN universal", "rln trained", "care trained"]
     plan = plan_study(settings)
@@ -33,9 +36,22 @@ def test_a_computed_psf_may_be_a_little_wrong(tmp_path):
     settings = QuickStudy(networks=()).settings(psf, tmp_path)
     assert not [*tmp_path.iterdir()]
     wrong = {p.cell.condition for p in plan_study(settings).cells if p.wrong_psf}
-    assert wrong == {"wavelength +10 %", "NA -5 %", "z step +10 %"}
+    assert wrong == {"wavelength +10 %", "NA -5 %", "z step +10 %", "20 um deep in tissue"}
     (image,) = {p.image.assumed.hash for p in plan_study(settings).cells}
     assert image == psf.hash
+
+
+def test_all_methods_can_be_chosen(tmp_path):
+    every = QuickStudy(classical=get_args(Classical), networks=get_args(Trained))
+    settings = every.settings(phantoms.comatic_psf(), tmp_path)
+    classical = [m for m in settings.methods if m.kind != "train"]
+    kinds = {(m.kind, m.stop, *sorted(map(str, m.settings.items()))) for m in classical}
+    assert len(kinds) == len(classical) == 11
+    trained = {(m.settings["architecture"], m.settings.get("variant")) for m in settings.methods
+               if m.kind == "train"}  # fmt: skip
+    assert trained == {("rln", "paper"), *((name, None) for name in get_args(ArchitectureName))}
+    none = QuickStudy(classical=(), networks=("kld",)).settings(phantoms.comatic_psf(), tmp_path)
+    assert [m.name for m in none.methods] == ["kld trained"]
 
 
 @pytest.mark.parametrize(

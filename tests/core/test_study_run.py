@@ -20,10 +20,12 @@ from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.engine.in_memory import deconvolve
 from napari_rln.evaluate.fourier_shell import fourier_shell_correlation
 from napari_rln.evaluate.scores import score
+from napari_rln.io.volumes import write
 from napari_rln.networks.model import Model, load_model
 from napari_rln.networks.network import Network
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.shape import centre_crop
 from napari_rln.simulate.aberrations import Aberrations, aberrated_psf
 from napari_rln.study import folder as study_folder
 from napari_rln.study import plan as study_plan
@@ -673,6 +675,52 @@ def test_conditions_change_the_true_psf_alone():
         np.testing.assert_allclose(true.data, expected.data, atol=1e-7)
         np.testing.assert_array_equal(assumed.data, compute_psf(optics, voxel).data)
         assert true.voxel_um == assumed.voxel_um == voxel
+
+
+def test_a_measured_psf_may_have_another_distance_of_planes_or_be_another_one(tmp_path):
+    size = (15, 15, 15)
+    optics = MicroscopeSettings(na=1.2, wavelength_um=0.5, model="scalar", size=size)
+    voxel, methods = (0.2, 0.1, 0.1), [m for m in _table()["method"] if m["name"] == "2"]
+    for name, made in (
+        ("shallow", compute_psf(optics, voxel)),
+        ("deep", compute_psf(replace(optics, sample_index=1.4, depth_um=5.0), (0.1, 0.1, 0.1))),
+    ):
+        write(made.with_data(1000 * made.data, record=None), tmp_path / f"{name}.ome.tif")
+    shallow, deep = (str(tmp_path / f"{name}.ome.tif") for name in ("shallow", "deep"))
+    settings = _settings(
+        psf=[{"name": "measured", "file": shallow}],
+        condition=[
+            {"name": "step", "factors": {"z_step": 1.25}},
+            {"name": "deep", "file": deep},
+        ],
+        method=methods,
+    )
+    images = {c.cell.condition: c.image for c in plan_study(settings).cells}
+    for condition, expected in (
+        ("step", compute_psf(optics, (0.25, 0.1, 0.1))),
+        ("deep", compute_psf(replace(optics, sample_index=1.4, depth_um=5.0), voxel)),
+    ):
+        true, assumed = images[condition].psf, images[condition].assumed
+        assert assumed is images[""].psf
+        assert true.voxel_um == assumed.voxel_um == voxel
+        inner, wanted, away = (
+            crop / crop.sum()
+            for crop in (centre_crop(v.data, (5, 11, 11)) for v in (true, expected, assumed))
+        )
+        assert abs(inner - wanted).max() < 0.25 * abs(away - wanted).max()
+    written = json.loads(json.dumps(settings.as_json()))
+    assert study_of(written, Path("elsewhere")) == settings
+    for wrong, message in (
+        ({"factors": {"z_step": 1.1, "na": 0.9}}, "only the z_step can be changed"),
+        ({"file": deep, "factors": {"z_step": 1.1}}, "either the file of the true PSF or changes"),
+        ({"file": "absent.tif"}, "there is no file"),
+        ({"file": 3}, "give the name of a file"),
+    ):
+        with pytest.raises(RlnError, match=message):
+            _settings(
+                psf=[{"name": "m", "file": shallow}], condition=[{"name": "c", **wrong}],
+                method=methods,
+            )  # fmt: skip
 
 
 def test_a_condition_that_changes_nothing_of_a_psf_is_an_error():

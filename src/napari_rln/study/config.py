@@ -192,7 +192,11 @@ class Condition:
     psfs, photons
         Names of the PSFs, and photons, that it applies to; empty for all.
     factors
-        Factors on settings of the microscope, and on ``z_step``, the distance of the planes.
+        Factors on settings of the microscope, and on ``z_step``, the distance of the planes, which
+        alone applies to a PSF from a file too.
+    file
+        File with the true PSF of the images, whose defects are repaired; resampled to the voxels of
+        the assumed one.
     optics
         Other values of settings of the microscope.
     aberrations
@@ -205,6 +209,7 @@ class Condition:
     psfs: tuple[str, ...] = ()
     photons: tuple[float, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
+    file: Path | None = None
     optics: Mapping[str, Any] = field(default_factory=dict)
     aberrations: Aberrations | None = None
     camera: Mapping[str, Any] = field(default_factory=dict)
@@ -214,9 +219,13 @@ class Condition:
             raise RlnError("the name is empty; say what differs.")
         if not (self.changes_psf or self.camera):
             raise RlnError(
-                "it changes nothing; give factors, optics, aberrations or camera. For other light, "
-                "add its photons to those of the study."
+                "it changes nothing; give factors, file, optics, aberrations or camera. For other "
+                "light, add its photons to those of the study."
             )
+        if self.file is not None and (self.factors or self.optics or self.aberrations):
+            raise RlnError("give either the file of the true PSF or changes of its optics.")
+        if self.file is not None and not self.file.exists():
+            raise RlnError(f"there is no file {self.file}.")
         known = ("z_step", *(f.name for f in fields(MicroscopeSettings)))
         check_keys(self.factors, known, "factors.")
         for name, factor in self.factors.items():
@@ -226,7 +235,7 @@ class Condition:
     @property
     def changes_psf(self) -> bool:
         """Whether the image's PSF is another than the assumed one."""
-        return bool(self.factors or self.optics or self.aberrations)
+        return bool(self.factors or self.file or self.optics or self.aberrations)
 
     def applies_to(self, psf: str, photons: float) -> bool:
         """Tell whether images through a PSF, at some photons, are made under it."""
@@ -256,6 +265,8 @@ class Condition:
         table = {k: v for k, v in given.items() if v is not None and v not in ((), {})}
         if self.aberrations is not None:
             table["aberrations"] = self.aberrations._asdict()
+        if self.file is not None:
+            table["file"] = str(self.file)
         table |= {key: list(table[key]) for key in ("psfs", "photons") if key in table}
         return table
 
@@ -540,16 +551,19 @@ def _check_condition(condition: Condition, settings: StudySettings) -> None:
             "Choose among these, or add more to those of the study."
         )
     settings.camera_of(condition)
-    if not condition.changes_psf:
+    if not condition.changes_psf or condition.file is not None:
         return
     for psf in settings.psfs:
         if condition.psfs and psf.name not in condition.psfs:
             continue
         with within(f"with the PSF {psf.name}"):
             if psf.file is not None:
+                if set(condition.factors) == {"z_step"} and not condition.optics:
+                    continue
                 raise RlnError(
-                    "the optics of a PSF from a file are unknown; list under psfs those that "
-                    "have optics."
+                    "the optics of a PSF from a file are unknown, so that only the z_step can be "
+                    "changed; give the file of another PSF, or list under psfs those that have "
+                    "optics."
                 )
             condition.microscope(psf.optics)
             if condition.aberrations is not None and psf.aberrations is None:

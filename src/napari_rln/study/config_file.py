@@ -94,7 +94,7 @@ def study_of(config: Mapping[str, Any], folder: Path) -> StudySettings:
         **given,
         psfs=tuple(_psf(table, folder) for table in found["psf"]),
         methods=tuple(_method(table, folder) for table in found["method"]),
-        conditions=tuple(_condition(table) for table in found["condition"]),
+        conditions=tuple(_condition(table, folder) for table in found["condition"]),
         budget=dict(config.get("budget", {})),
     )
 
@@ -138,23 +138,27 @@ def _psf(table: Mapping[str, Any], folder: Path) -> PsfSettings:
             isinstance(voxel_um, tuple) and len(voxel_um) == 3 and all(map(is_number, voxel_um))
         ):
             raise RlnError(f"voxel_um is {voxel_um}; give three lengths (z, y, x) in micrometres.")
-        file = table.get("file")
-        if file is not None and not isinstance(file, str):
-            raise RlnError(f"file is {file!r}; give the name of a file.")
         lengths = None
         if voxel_um is not None:
             z, y, x = map(float, voxel_um)
             lengths = z, y, x
         return PsfSettings(
             name=table["name"],
-            file=None if file is None else (folder / file).absolute(),
+            file=_file(table, folder),
             voxel_um=lengths,
             optics=from_dict(MicroscopeSettings, {k: table[k] for k in _OPTICS if k in table}),
             aberrations=_aberrations(table),
         )
 
 
-def _condition(table: Mapping[str, Any]) -> Condition:
+def _file(table: Mapping[str, Any], folder: Path) -> Path | None:
+    file = table.get("file")
+    if file is not None and not isinstance(file, str):
+        raise RlnError(f"file is {file!r}; give the name of a file.")
+    return None if file is None else (folder / file).absolute()
+
+
+def _condition(table: Mapping[str, Any], folder: Path) -> Condition:
     with within(f"[[condition]] {table['name']}"):
         check_keys(table, [f.name for f in fields(Condition)])
         for key in ("factors", "optics", "camera"):
@@ -170,6 +174,7 @@ def _condition(table: Mapping[str, Any]) -> Condition:
             raise RlnError(f"psfs is {psfs!r}; give a list of names of PSFs.")
         return Condition(
             name=table["name"],
+            file=_file(table, folder),
             psfs=tuple(psfs),
             photons=tuple(photons),
             factors=dict(table.get("factors", {})),

@@ -21,6 +21,7 @@ from napari_rln.io.volumes import read
 from napari_rln.networks.model import Model, load_model
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import fit_psf
+from napari_rln.psf.prepare import RESAMPLE_ONLY, prepare_psf
 from napari_rln.psf.shape import centre_crop
 from napari_rln.simulate.aberrations import aberrated_psf
 from napari_rln.simulate.imaging import Pair, simulate_pair
@@ -403,10 +404,14 @@ def _psf(psf: PsfSettings) -> Volume:
 
 def _changed_psf(psf: PsfSettings, condition: Condition, assumed: Volume) -> Volume:
     """Return the true PSF under a condition, on the voxels of the assumed one."""
-    optics = replace(condition.microscope(psf.optics), size=assumed.shape)
     step, y, x = assumed.voxel_um
     voxel_um = (step * condition.factors.get("z_step", 1.0), y, x)
     name = f"{psf.name}, {condition.name}"
+    if condition.file is not None or psf.file is not None:
+        measured = assumed if condition.file is None else fit_psf(read(condition.file))[0]
+        true = prepare_psf(measured, RESAMPLE_ONLY, image_voxel_um=voxel_um)
+        return replace(true, name=name, voxel_um=assumed.voxel_um)
+    optics = replace(condition.microscope(psf.optics), size=assumed.shape)
     aberrations = condition.aberrations or psf.aberrations
     if aberrations is None:
         true = compute_psf(optics, voxel_um, name=name)

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.volume import Volume
 from napari_rln.io.volumes import write
-from napari_rln.networks.architectures.registry import ArchitectureName
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.simulate.structures import Structure
 
@@ -17,21 +16,51 @@ from napari_rln.simulate.structures import Structure
 if TYPE_CHECKING:
     from napari_rln.study.config import StudySettings
 
-_CLASSICAL: tuple[dict[str, Any], ...] = (
-    {"name": "RLD, automatic stop", "kind": "rld", "stop": "auto"},
-    {"name": "RLD, best stop", "kind": "rld", "stop": "best"},
-    {"name": "RLD 100", "kind": "rld", "stop": 100},
-    {"name": "RLD 100, not accelerated", "kind": "rld", "acceleration": "none", "stop": 100},
-    {
-        "name": "WB, best stop", "kind": "rld", "back_projector": "wiener-butterworth",
-        "stop": "best",
-    },
-)  # fmt: skip
+Classical = Literal[
+    "Richardson-Lucy", "Wiener-Butterworth", "masked Wiener", "total variation",
+    "gradient consensus", "Wiener filter",
+]  # fmt: skip
+"""Classical methods, those of back projectors and of total variation with Richardson-Lucy."""
+
+Trained = Literal[
+    "rln", "rln-paper", "care", "rcan", "ddn", "ista", "ista-large", "admm", "kld"
+]  # fmt: skip
+"""Networks to train: the architectures, and the paper's variant of the first."""
+
+_WB, _MASKED = {"back_projector": "wiener-butterworth"}, {"back_projector": "masked-wiener"}
+_CLASSICAL: Mapping[Classical, tuple[dict[str, Any], ...]] = {
+    "Richardson-Lucy": (
+        {"name": "RLD, automatic stop", "kind": "rld", "stop": "auto"},
+        {"name": "RLD, best stop", "kind": "rld", "stop": "best"},
+        {"name": "RLD 100", "kind": "rld", "stop": 100},
+        {"name": "RLD 100, not accelerated", "kind": "rld", "acceleration": "none", "stop": 100},
+    ),
+    "Wiener-Butterworth": (
+        {"name": "WB, automatic stop", "kind": "rld", "stop": "auto", **_WB},
+        {"name": "WB, best stop", "kind": "rld", "stop": "best", **_WB},
+    ),
+    "masked Wiener": (
+        {"name": "masked Wiener, automatic stop", "kind": "rld", "stop": "auto", **_MASKED},
+        {"name": "masked Wiener, best stop", "kind": "rld", "stop": "best", **_MASKED},
+    ),
+    "total variation": (
+        {"name": "RL-TV, automatic stop", "kind": "rld", "stop": "auto", "tv": 0.005},
+    ),
+    "gradient consensus": (
+        {"name": "gradient consensus 100", "kind": "rld", "stop": 100, "consensus": True},
+    ),
+    "Wiener filter": ({"name": "Wiener", "kind": "wiener", "clip": True},),
+}
+_Z_STEP: dict[str, Any] = {"name": "z step +10 %", "factors": {"z_step": 1.1}}
 _WRONG_PSF: tuple[dict[str, Any], ...] = (
     {"name": "wavelength +10 %", "factors": {"wavelength_um": 1.1}},
     {"name": "NA -5 %", "factors": {"na": 0.95}},
-    {"name": "z step +10 %", "factors": {"z_step": 1.1}},
+    _Z_STEP,
 )
+_TISSUE = 1.40  # index of refraction
+_DEEP: dict[str, Any] = {
+    "name": "20 um deep in tissue", "optics": {"sample_index": _TISSUE, "depth_um": 20.0},
+}  # fmt: skip
 _CAMERAS: tuple[dict[str, Any], ...] = (
     {"name": "EMCCD", "camera": {"detector": "emccd", "offset": 200.0, "gain": 5.0}},
 )
@@ -51,6 +80,8 @@ class QuickStudy:
         on usual ones.
     images
         Number of test images of each kind, and of trainings.
+    classical
+        Classical methods.
     networks
         Networks to train for the PSF.
     minutes
@@ -60,7 +91,10 @@ class QuickStudy:
     structures: tuple[Structure, ...] = ("filaments", "nuclei")
     photons: tuple[float, float, float] = (30.0, 100.0, 300.0)
     images: Annotated[int, {"min": 1, "max": 100, "label": "Images of each kind"}] = 1
-    networks: tuple[ArchitectureName, ...] = ("rln", "care")
+    classical: tuple[Classical, ...] = (
+        "Richardson-Lucy", "Wiener-Butterworth", "total variation",
+    )  # fmt: skip
+    networks: tuple[Trained, ...] = ("rln", "care")
     minutes: Annotated[float, {"min": 0.1, "max": 10_000.0, "label": "Minutes per training"}] = 3.0
 
     def __post_init__(self) -> None:
@@ -75,8 +109,8 @@ class QuickStudy:
     ) -> "StudySettings":
         """Return the settings of the study, with trained models by name.
 
-        A PSF that was computed is computed again, so that it can be a little wrong; any other is
-        written into the folder.
+        A PSF that was computed is computed again, so that its optics can be a little wrong; any
+        other is written into the folder, and has only another distance of planes.
 
         Raises
         ------
@@ -95,16 +129,25 @@ class QuickStudy:
             described |= {k: v for k, v in record.settings.items() if k in known and v is not None}
             if described.get("modality") != "gaussian":
                 conditions += _WRONG_PSF
+                deep, index = described.get("depth_um"), described.get("immersion_index", 1.0)
+                if not deep and abs(index - _TISSUE) > 0.01:
+                    conditions.append(_DEEP)
         else:
+            conditions.append(_Z_STEP)
             file = f"psf-{psf.hash}.ome.tif"  # an earlier study keeps its own
             write(psf, folder / file)
             described["file"] = file
-        methods = [*_CLASSICAL]
+        methods = [method for name in self.classical for method in _CLASSICAL[name]]
         methods += [
             {"name": name, "kind": "model", "model": model} for name, model in models.items()
         ]
         methods += [
-            {"name": f"{name} trained", "kind": "train", "architecture": name}
+            {"name": f"{name} trained", "kind": "train"}
+            | (
+                {"architecture": "rln", "variant": "paper"}
+                if name == "rln-paper"
+                else {"architecture": name}
+            )
             for name in self.networks
         ]
         _, usual, _ = self.photons

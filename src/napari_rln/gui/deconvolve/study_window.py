@@ -61,7 +61,9 @@ class StudyWindow(QDialog):
         super().__init__(parent, windowTitle="Study")
         self.resize(820, 800)
         self._jobs, self._inputs = jobs, inputs
-        self.form = Form(QuickStudy, top=("structures", "photons", "images", "networks", "minutes"))
+        self.form = Form(
+            QuickStudy, top=("structures", "photons", "images", "classical", "networks", "minutes")
+        )
         self.configuration = QLineEdit(placeholderText="none: the choices above")
         self.folder = FolderField()
         self.table = QTableWidget(0, len(_COLUMNS))
@@ -167,9 +169,9 @@ class StudyWindow(QDialog):
             ("Study in", self.folder),
         )
         note = QLabel(
-            "Simulates images with the PSF of the dock, deconvolves them by Richardson-Lucy, the "
-            "ticked models of the dock and the networks below, and compares the results with the "
-            "ground truth.",
+            "Simulates images with the PSF of the dock, deconvolves them by the classical methods "
+            "below, the ticked models of the dock and the networks below, and compares the results "
+            "with the ground truth.",
             wordWrap=True,
         )
         self.bar.add_button(self.report_button)
