@@ -580,6 +580,14 @@ def test_words_name_methods(tmp_path):
     assert named["RLD 25"].iterations == 25
     assert named["WB auto"].back_projector == "wiener-butterworth"
     assert {method.device for method in named.values()} == {"cpu"}
+    more = named_methods(("rld-plain-periodic-2000", "rld-consensus-50", "wiener", "rln"))
+    assert list(more) == ["plain periodic RLD 2000", "RLGC 50", "Wiener", "RLN"]
+    plain = more["plain periodic RLD 2000"]
+    assert (plain.iterations, plain.border, plain.acceleration) == (2000, "periodic", "none")
+    assert more["RLGC 50"].consensus
+    for word in ("rld-0x", "rld-tv-wb", "rldtv"):
+        with pytest.raises(RlnError, match=f"{word}, which is no method; give rld, rld-plain"):
+            named_methods((word,))
     with pytest.raises(RlnError, match="nonsense, which is no method"):
         named_methods(("nonsense",))
     with pytest.raises(RlnError, match="rld twice"):

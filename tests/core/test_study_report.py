@@ -12,6 +12,7 @@ import subprocess
 import warnings
 import zlib
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -281,6 +282,7 @@ def test_the_table_of_cells_holds_every_cell(whole):
         assert row["psnr_db"] == (repr(each.scores["psnr_db"]) if each.scores else "")
         assert row["flux"] == ""
         assert row["oracle"] == str(each.cell.method == "RL best")
+        assert row["wrong_psf"] == "False"
 
 
 def test_the_summary_is_that_of_the_seeds(whole):
@@ -769,6 +771,17 @@ def test_numbers_of_the_main_table_are_those_of_the_cells(whole):
     text = " ".join(page_of(whole).texts)
     assert "where the best stop was the last one tried. Such test images: RL best: 16." in text
     assert "NRMSE" not in shown[0]  # nobody has it
+
+
+def test_charts_show_the_numbers_of_the_main_table(whole):
+    page = page_of(whole)
+    shown = page.table("Images", "PSNR (dB)", "Parameters")
+    texts = [text.strip() for text in page.texts if text.strip()]
+    neighbours = list(pairwise(texts))
+    for title in ("PSNR (dB)", "SSIM", "FSC resolution, xy (um)"):
+        for row in shown:  # of a bar, its name and its label
+            label = " ".join(row[title]["texts"])
+            assert (row["Method"]["texts"][0], label) in neighbours
 
 
 def test_every_cell_has_its_numbers_and_its_command(whole):

@@ -1,5 +1,6 @@
 """Studies: configuration, plan, run, resumption, command."""
 
+import csv
 import json
 import shutil
 from copy import deepcopy
@@ -312,6 +313,18 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(finished, tmp_path):
     assert reports[-1].done == 16
     assert reports[-1].seconds_left == 0
     assert not any(r.phase == "train" for r in reports)
+
+
+def test_models_are_listed_with_what_they_are_trained_for(finished):
+    folder, _, results = finished
+    with (folder / "models" / "models.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    cell = next(r.cell for r in results if r.cell.method == "RLN")
+    assert (row["method"], row["psf"]) == (cell.method, cell.psf)
+    assert (row["structures"], float(row["photons"])) == (cell.trained_on, cell.trained_photons)
+    assert load_model(folder / "models" / row["file"]).record is not None
+    seeds = {r.facts.get("train_seed") for r in results if r.cell.method == "RLN"}
+    assert seeds == {int(row["seed"])}
 
 
 def test_a_damaged_checkpoint_is_trained_anew(finished, tmp_path):

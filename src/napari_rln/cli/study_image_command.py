@@ -33,14 +33,23 @@ from napari_rln.study.real_data_result import (
     files_of,
 )
 
-_FIXED = re.compile(r"rld-(\d+)")
-_NAMED = {
-    "rld": ("RLD auto", RichardsonLucy()),
-    "rld-wb": ("WB auto", RichardsonLucy(back_projector="wiener-butterworth")),
-    "rld-tv": ("RL-TV auto", RichardsonLucy(tv=0.005)),
-    "rld-periodic": ("RLD auto, periodic", RichardsonLucy(border="periodic")),
-    "rln": ("RLN", Network()),
-}
+_RLD = re.compile(r"(rld(?:-[a-z-]+)?)(?:-(\d+))?")
+_VARIANTS = {
+    "rld": ("RLD", RichardsonLucy()),
+    "rld-plain": ("plain RLD", RichardsonLucy(acceleration="none")),
+    "rld-wb": ("WB", RichardsonLucy(back_projector="wiener-butterworth")),
+    "rld-masked-wiener": ("masked Wiener", RichardsonLucy(back_projector="masked-wiener")),
+    "rld-tv": ("RL-TV", RichardsonLucy(tv=0.005)),
+    "rld-consensus": ("RLGC", RichardsonLucy(consensus=True)),
+    "rld-periodic": ("periodic RLD", RichardsonLucy(border="periodic")),
+    "rld-plain-periodic": (
+        "plain periodic RLD", RichardsonLucy(acceleration="none", border="periodic"),
+    ),
+    "rld-tv-periodic": ("periodic RL-TV", RichardsonLucy(tv=0.005, border="periodic")),
+    "rld-consensus-periodic": (
+        "periodic RLGC", RichardsonLucy(consensus=True, border="periodic"),
+    ),
+}  # fmt: skip
 _GROUPS = {
     "Cost, and how well the blurred result explains the image": (
         "seconds", "iterations", "chi2", "reblur_scale", "flux_ratio",
@@ -101,8 +110,10 @@ def study_image(
     psf
         Point spread function.
     methods
-        rld, rld-N with N iterations, rld-wb, rld-tv, rld-periodic, rln, rln:MODEL with the name of
-        a model, or a model file.
+        rld, or rld-plain without acceleration, rld-wb, rld-masked-wiener, rld-tv, rld-consensus;
+        rld-periodic, rld-plain-periodic, rld-tv-periodic, rld-consensus-periodic with that border;
+        each to its automatic stop, or with a number of iterations, such as rld-100; wiener; rln;
+        rln:MODEL with the name of a model; or a model file.
     reference
         Image of the same object by another microscope, such as a confocal one.
     register
@@ -188,24 +199,23 @@ def named_methods(words: Sequence[str], device: str = "auto") -> dict[str, Metho
 
 def _method(word: str) -> tuple[str, Method]:
     """Return the name and the method of a word."""
-    if word in _NAMED:
-        return _NAMED[word]
-    fixed = _FIXED.fullmatch(word)
-    if fixed:
-        count = int(fixed[1])
-        return f"RLD {count}", RichardsonLucy(iterations=count)
+    classical = _RLD.fullmatch(word)
+    if classical and classical[1] in _VARIANTS:
+        name, variant = _VARIANTS[classical[1]]
+        if classical[2] is None:
+            return f"{name} auto", variant
+        return f"{name} {classical[2]}", replace(variant, iterations=int(classical[2]))
+    if word == "rln":
+        return "RLN", Network()
     if word.startswith("rln:"):
         model = word.removeprefix("rln:")
         return f"RLN {title(Path(model))}", Network(model=model)
-    if word in METHODS:
-        method = METHODS[word]()
-        return method.title, method
-    if Path(word).is_file():
-        method = Network(model=word)
+    if word in METHODS or Path(word).is_file():
+        method = METHODS[word]() if word in METHODS else Network(model=word)
         return method.title, method
     raise RlnError(
-        f"`methods` names {word}, which is no method; give {', '.join(_NAMED)}, rld-N with a "
-        "number of iterations, rln:MODEL, or a model file."
+        f"`methods` names {word}, which is no method; give {', '.join(_VARIANTS)}, each also with "
+        "a number of iterations, such as rld-100; wiener, rln, rln:MODEL, or a model file."
     )
 
 

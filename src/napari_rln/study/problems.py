@@ -104,7 +104,8 @@ PROBLEMS: dict[ProblemName, Problem] = {
                 ("Soulez", 266.0, 266.0),
             )
         ),
-        hint="The image is said to be made by periodic convolution: rld-periodic has its border.",
+        hint="The image is said to be made by periodic convolution: rld-periodic, and the other "
+        "methods in -periodic, have its border.",
     ),
     "epfl-bars": Problem(
         title="Hollow bars",

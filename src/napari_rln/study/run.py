@@ -303,6 +303,8 @@ class _Run:
             "machine": self._machine,
         }
         trained = None
+        if planned.training is not None:
+            more["train_seed"] = planned.training.settings.seed
         if planned.training is not None and measured is not None:
             trained = self._training_seconds(planned.training.key)
             if model is not None and model.record is not None:

@@ -27,7 +27,8 @@ _MEASURES = (*SCORES, "seconds", "training_seconds")
 
 CELL_COLUMNS = {
     "key": "string", **_CELL, "test": "string", **dict.fromkeys(_MEASURES, "double"),
-    "parameters": "int64", "training_steps": "int64", "iterations": "int64", "oracle": "bool",
+    "parameters": "int64", "train_seed": "int64", "training_steps": "int64", "iterations": "int64",
+    "oracle": "bool", "wrong_psf": "bool", "threads": "int64", "machine": "string",
     "image": "string", "error": "string", "command": "string",
 }  # fmt: skip
 """Columns of the table of cells, with their Arrow types."""
@@ -100,9 +101,13 @@ def cell_rows(results: Iterable[CellResult]) -> list[Row]:
         row |= {measure: _known(measured(result, measure)) for measure in _MEASURES}
         row |= {
             "parameters": result.parameters,
+            "train_seed": result.facts.get("train_seed"),
             "training_steps": result.facts.get("training_steps"),
             "iterations": result.iterations,
             "oracle": result.facts.get("oracle") is True,
+            "wrong_psf": result.facts.get("wrong_psf") is True,
+            "threads": result.facts.get("threads"),
+            "machine": result.facts.get("machine"),
             "image": str(result.facts["image"]) if "image" in result.facts else None,
             "error": result.error,
             "command": result.command,
