@@ -42,7 +42,7 @@ VOXEL_UM = (0.3, 0.13, 0.13)
 
 
 def nucleus_psf():
-    """Return the PSF of the widefield nucleus that is shipped as a sample."""
+    """Return a widefield PSF, oil, NA 1.45, as of images of nuclei stained with Hoechst."""
     optics = MicroscopeSettings(na=1.45, immersion_index=1.512, wavelength_um=0.461)
     return compute_psf(optics, VOXEL_UM, planes=41)
 
