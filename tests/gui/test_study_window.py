@@ -21,7 +21,9 @@ def dock(open_dock, viewer, monkeypatch, tmp_path):
     _, widget = open_dock("Deconvolve and compare")
     widget.psf.layer = psf
     widget.study_button.click()
-    small = quick.QuickStudy(structures=("dots",), networks=(), images=1)
+    small = quick.QuickStudy(
+        structures=("dots",), classical=("Richardson-Lucy",), networks=(), images=1
+    )
     widget.study.form.show_settings(small)
     return widget
 
@@ -36,11 +38,13 @@ def test_a_study_shows_its_cells_and_gives_an_answer(dock, idle, tmp_path, monke
     assert not study.bar.message.property("error"), study.bar.message.text()
     with (tmp_path / "cells.csv").open() as file:
         cells = list(csv.DictReader(file))
-    assert study.table.rowCount() == len(cells) == 6 * 3 * 2  # methods, photons, camera
+    assert study.table.rowCount() == len(cells) == 5 * 3 * 3  # methods, photons, conditions
     shown = {study.table.item(row, 0).text() for row in range(study.table.rowCount())}
     assert shown == {row["method"] for row in cells}
     assert "RLN universal" in shown
-    assert "Which gives the best image, by PSNR?" in study.answer.toPlainText()
+    answer = study.answer.toPlainText()
+    assert answer.startswith("In short, best image: ")
+    assert "Which gives the best image, by PSNR?" in answer
     config = json.loads((tmp_path / "study.json").read_text())
     assert "psf-" in config["psf"][0]["file"]
     opened = []
