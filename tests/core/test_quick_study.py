@@ -41,6 +41,33 @@ def test_a_computed_psf_may_be_a_little_wrong(tmp_path):
     assert image == psf.hash
 
 
+def test_without_a_method_there_is_no_study(tmp_path):
+    nothing = QuickStudy(classical=(), networks=())
+    with pytest.raises(RlnError, match="tick `classical` methods or `networks`"):
+        nothing.settings(phantoms.comatic_psf(), tmp_path)
+    models = nothing.settings(phantoms.comatic_psf(), tmp_path, {"RLN universal": "universal"})
+    assert [m.name for m in models.methods] == ["RLN universal"]
+
+
+@pytest.mark.parametrize(
+    ("optics", "deep"),
+    [({}, True), ({"immersion_index": 1.405}, False),
+     ({"sample_index": 1.36, "depth_um": 5.0}, False)],
+)  # fmt: skip
+def test_a_psf_that_is_deep_or_as_in_tissue_is_not_put_deep(optics, deep, tmp_path):
+    settings = MicroscopeSettings(na=0.8, size=(15, 15, 15), **{"immersion_index": 1.333} | optics)
+    study = QuickStudy(networks=()).settings(compute_psf(settings, (0.4, 0.2, 0.2)), tmp_path)
+    assert ("20 um deep in tissue" in [c.name for c in study.conditions]) == deep
+    assert plan_study(study).cells
+
+
+def test_a_single_plane_has_no_distance_of_planes(tmp_path):
+    psf = phantoms.comatic_psf()
+    plane = psf.with_data(psf.data[psf.shape[0] // 2][None])
+    settings = QuickStudy(networks=()).settings(plane, tmp_path)
+    assert [c.name for c in settings.conditions] == ["EMCCD"]
+
+
 def test_all_methods_can_be_chosen(tmp_path):
     every = QuickStudy(classical=get_args(Classical), networks=get_args(Trained))
     settings = every.settings(phantoms.comatic_psf(), tmp_path)

@@ -11,6 +11,7 @@ import filelock
 import numpy as np
 import phantoms
 import pytest
+import tifffile
 
 from napari_rln import cli
 from napari_rln.core import metrics
@@ -31,6 +32,7 @@ from napari_rln.simulate.aberrations import Aberrations, aberrated_psf
 from napari_rln.study import folder as study_folder
 from napari_rln.study import plan as study_plan
 from napari_rln.study import run as study_run
+from napari_rln.study.conclusion import conclude
 from napari_rln.study.config import MOST_SEED, Condition, PsfSettings
 from napari_rln.study.config_file import load_study, study_of
 from napari_rln.study.plan import by_image, plan_study, trainings_of
@@ -316,15 +318,18 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(finished, tmp_path):
 
 
 def test_models_are_listed_with_what_they_are_trained_for(finished):
-    folder, _, results = finished
-    with (folder / "models" / "models.csv").open(encoding="utf-8") as file:
+    folder, settings, results = finished
+    conclude(folder)
+    with (folder / "models.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
-    cell = next(r.cell for r in results if r.cell.method == "RLN")
+    cells = [r for r in results if r.cell.method == "RLN"]
+    cell = cells[0].cell
     assert (row["method"], row["psf"]) == (cell.method, cell.psf)
     assert (row["structures"], float(row["photons"])) == (cell.trained_on, cell.trained_photons)
     assert load_model(folder / "models" / row["file"]).record is not None
-    seeds = {r.facts.get("train_seed") for r in results if r.cell.method == "RLN"}
-    assert seeds == {int(row["seed"])}
+    (seed,) = settings.train_seeds or settings.seeds[:1]
+    assert int(row["seed"]) == seed
+    assert {r.facts["train_seed"] for r in cells} == {seed}
 
 
 def test_a_damaged_checkpoint_is_trained_anew(finished, tmp_path):
@@ -723,8 +728,29 @@ def test_a_measured_psf_may_have_another_distance_of_planes_or_be_another_one(tm
         assert abs(inner - wanted).max() < 0.25 * abs(away - wanted).max()
     written = json.loads(json.dumps(settings.as_json()))
     assert study_of(written, Path("elsewhere")) == settings
+    tifffile.imwrite(tmp_path / "plain.tif", 1000 * expected.data)  # states no voxel size
+    tifffile.imwrite(tmp_path / "plane.tif", 1000 * expected.data[7])
+    for file, voxel_um, message in (
+        ("plain.tif", None, r"\[\[condition\]\] c: .*voxel"),
+        ("plain.tif", voxel, ""),
+        ("plane.tif", voxel, "has 1 plane and the PSF m 15; both must be volumes"),
+    ):
+        condition = {"name": "c", "file": str(tmp_path / file)}
+        condition |= {"voxel_um": list(voxel_um)} if voxel_um else {}
+        given = {"psf": [{"name": "m", "file": shallow}], "condition": [condition]}
+        changed = _settings(**given, method=methods)
+        if message:
+            with pytest.raises(RlnError, match=message):
+                plan_study(changed)
+        else:
+            images = {c.cell.condition: c.image for c in plan_study(changed).cells}
+            assert images["c"].psf.voxel_um == voxel
+            assert study_of(json.loads(json.dumps(changed.as_json())), Path()) == changed
     for wrong, message in (
         ({"factors": {"z_step": 1.1, "na": 0.9}}, "only the z_step can be changed"),
+        ({"factors": {"z_step": 1.1}, "aberrations": {"coma": 0.1}}, "only the z_step can be"),
+        ({"factors": {"z_step": 1.1}, "voxel_um": [1, 1, 1]}, "that of a file, and there is none"),
+        ({"file": deep, "voxel_um": [1, 1]}, "give three lengths"),
         ({"file": deep, "factors": {"z_step": 1.1}}, "either the file of the true PSF or changes"),
         ({"file": "absent.tif"}, "there is no file"),
         ({"file": 3}, "give the name of a file"),

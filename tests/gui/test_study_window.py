@@ -43,7 +43,7 @@ def test_a_study_shows_its_cells_and_gives_an_answer(dock, idle, tmp_path, monke
     assert shown == {row["method"] for row in cells}
     assert "RLN universal" in shown
     answer = study.answer.toPlainText()
-    assert answer.startswith("In short, best image: ")
+    assert answer.startswith("Best image: ")
     assert "Which gives the best image, by PSNR?" in answer
     config = json.loads((tmp_path / "study.json").read_text())
     assert "psf-" in config["psf"][0]["file"]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -96,14 +95,18 @@ def study(
 
 
 def _conclude(out: Path, terminal: Terminal) -> None:
-    """Write tables and report, and print the answers; raise a ComputeError if a cell failed."""
+    """Write tables and report, print the main answers; raise a ComputeError if a cell failed."""
     from napari_rln.study.conclusion import conclude
+    from napari_rln.study.recommendation import SEVERAL_MACHINES
+    from napari_rln.study.selection import several_machines
 
     results, page, answers = conclude(out)
     terminal.table("Conventional tests", ("", "PSNR dB", "SSIM", "s"), _summary(results))
     if answers.short:
         terminal.say(answers.short)
-    terminal.say(f"The report says why, and more: {page}")
+    if several_machines(results):
+        terminal.say(SEVERAL_MACHINES)
+    terminal.say(f"The report, with reasons: {page}")
     failed = {result.key: result.error for result in results if result.error is not None}
     terminal.report(
         {
@@ -176,23 +179,16 @@ def _summary(results: Iterable[CellResult]) -> list[Sequence[str]]:
 
     Of a trained method those of the largest number of training volumes.
     """
-    from napari_rln.study.selection import (
-        by_image,
-        conventional_tests,
-        fully_trained,
-        shared_images,
-    )
+    from napari_rln.study.selection import by_image, fully_trained, mean_of, on_common_images
 
-    own = conventional_tests(fully_trained(results))
+    tests = [r for r in fully_trained(results) if r.cell.test == "conventional"]
+    own, shared = on_common_images(tests)
+    if not shared.images:
+        return []
     values = {name: by_image(own, name) for name in ("psnr_db", "ssim", "seconds")}
-    shared = shared_images({name: images.keys() for name, images in values["psnr_db"].items()})
     rows = []
     for method in values["psnr_db"]:
-        if method in shared.left_out or not shared.images:
-            continue
-        psnr, ssim, seconds = (
-            fmean(values[name][method][image] for image in shared.images) for name in values
-        )
+        psnr, ssim, seconds = (mean_of(each.get(method, {})).mean for each in values.values())
         rows.append((psnr, (method, f"{psnr:.2f}", f"{ssim:.3f}", f"{seconds:.2g}")))
     return [row for _, row in sorted(rows, reverse=True)]
 

@@ -178,6 +178,10 @@ class PsfSettings:
         return table
 
 
+PSF_CHANGES = ("factors", "file", "optics", "aberrations")
+"""Settings of a condition that change the PSF."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Condition:
     """A respect in which an image differs from what the methods assume or were trained on.
@@ -197,6 +201,8 @@ class Condition:
     file
         File with the true PSF of the images, whose defects are repaired; resampled to the voxels of
         the assumed one.
+    voxel_um
+        Voxel size (z, y, x) of that file in micrometres, if it does not state it.
     optics
         Other values of settings of the microscope.
     aberrations
@@ -210,6 +216,7 @@ class Condition:
     photons: tuple[float, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
     file: Path | None = None
+    voxel_um: VoxelUm | None = None
     optics: Mapping[str, Any] = field(default_factory=dict)
     aberrations: Aberrations | None = None
     camera: Mapping[str, Any] = field(default_factory=dict)
@@ -226,6 +233,8 @@ class Condition:
             raise RlnError("give either the file of the true PSF or changes of its optics.")
         if self.file is not None and not self.file.exists():
             raise RlnError(f"there is no file {self.file}.")
+        if self.voxel_um is not None and self.file is None:
+            raise RlnError("voxel_um is that of a file, and there is none.")
         known = ("z_step", *(f.name for f in fields(MicroscopeSettings)))
         check_keys(self.factors, known, "factors.")
         for name, factor in self.factors.items():
@@ -235,7 +244,7 @@ class Condition:
     @property
     def changes_psf(self) -> bool:
         """Whether the image's PSF is another than the assumed one."""
-        return bool(self.factors or self.file or self.optics or self.aberrations)
+        return any(getattr(self, name) for name in PSF_CHANGES)
 
     def applies_to(self, psf: str, photons: float) -> bool:
         """Tell whether images through a PSF, at some photons, are made under it."""
@@ -267,7 +276,8 @@ class Condition:
             table["aberrations"] = self.aberrations._asdict()
         if self.file is not None:
             table["file"] = str(self.file)
-        table |= {key: list(table[key]) for key in ("psfs", "photons") if key in table}
+        lists = ("psfs", "photons", "voxel_um")
+        table |= {key: list(table[key]) for key in lists if key in table}
         return table
 
 
@@ -558,7 +568,8 @@ def _check_condition(condition: Condition, settings: StudySettings) -> None:
             continue
         with within(f"with the PSF {psf.name}"):
             if psf.file is not None:
-                if set(condition.factors) == {"z_step"} and not condition.optics:
+                only_step = set(condition.factors) == {"z_step"}
+                if only_step and not condition.optics and condition.aberrations is None:
                     continue
                 raise RlnError(
                     "the optics of a PSF from a file are unknown, so that only the z_step can be "

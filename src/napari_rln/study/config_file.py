@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import from_dict
+from napari_rln.core.volume import VoxelUm
 from napari_rln.engine.methods import METHODS
 from napari_rln.networks.model import shipped_models
 from napari_rln.networks.network import Network
@@ -133,19 +134,10 @@ def _classes(key: str, given: Any, named: Mapping[str, Any]) -> tuple[StructureC
 def _psf(table: Mapping[str, Any], folder: Path) -> PsfSettings:
     with within(f"[[psf]] {table['name']}"):
         check_keys(table, ("name", "file", "voxel_um", "aberrations", *_OPTICS))
-        voxel_um = _frozen(table.get("voxel_um"))
-        if voxel_um is not None and not (
-            isinstance(voxel_um, tuple) and len(voxel_um) == 3 and all(map(is_number, voxel_um))
-        ):
-            raise RlnError(f"voxel_um is {voxel_um}; give three lengths (z, y, x) in micrometres.")
-        lengths = None
-        if voxel_um is not None:
-            z, y, x = map(float, voxel_um)
-            lengths = z, y, x
         return PsfSettings(
             name=table["name"],
             file=_file(table, folder),
-            voxel_um=lengths,
+            voxel_um=_voxel_um(table),
             optics=from_dict(MicroscopeSettings, {k: table[k] for k in _OPTICS if k in table}),
             aberrations=_aberrations(table),
         )
@@ -156,6 +148,16 @@ def _file(table: Mapping[str, Any], folder: Path) -> Path | None:
     if file is not None and not isinstance(file, str):
         raise RlnError(f"file is {file!r}; give the name of a file.")
     return None if file is None else (folder / file).absolute()
+
+
+def _voxel_um(table: Mapping[str, Any]) -> VoxelUm | None:
+    given = table.get("voxel_um")
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != 3 or not all(map(is_number, given)):
+        raise RlnError(f"voxel_um is {given!r}; give three lengths (z, y, x) in micrometres.")
+    z, y, x = map(float, given)
+    return z, y, x
 
 
 def _condition(table: Mapping[str, Any], folder: Path) -> Condition:
@@ -175,6 +177,7 @@ def _condition(table: Mapping[str, Any], folder: Path) -> Condition:
         return Condition(
             name=table["name"],
             file=_file(table, folder),
+            voxel_um=_voxel_um(table),
             psfs=tuple(psfs),
             photons=tuple(photons),
             factors=dict(table.get("factors", {})),

@@ -1,13 +1,12 @@
 """Folder of a study.
 
 It holds ``study.json``, the keys of the planned cells ``plan.json``, the results
-``cells/KEY.json``, the trained models ``models/KEY.safetensors`` with their times, a list of what
-each is trained for, ``models/models.csv``, and the checkpoints of interrupted trainings, and for
-the first seed the planes of results, images and truths, ``planes/KEY.npz``, ``image-HASH.npz`` and
+``cells/KEY.json``, the trained models ``models/KEY.safetensors`` with their times and what they are
+trained for, ``models/KEY.json``, and the checkpoints of interrupted trainings, and for the first
+seed the planes of results, images and truths, ``planes/KEY.npz``, ``image-HASH.npz`` and
 ``truth-HASH.npz``. While processes run, their claims are in ``locks``.
 """
 
-import csv
 import json
 import platform
 from collections.abc import Iterator, Mapping
@@ -25,8 +24,7 @@ from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.machine import available_bytes, cores
 from napari_rln.io.paths import atomic, make_folder
-from napari_rln.networks.model import SUFFIX
-from napari_rln.study.plan import StudyPlan, trainings_of
+from napari_rln.study.plan import StudyPlan
 
 STUDY = "study.json"
 """Name of the file with configuration, version and machine, in the folder of a study."""
@@ -60,23 +58,9 @@ def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) ->
         _check_unused(folder)
     with atomic(folder / PLAN) as temporary:
         temporary.write_text(json.dumps([planned.key for planned in plan.cells]), encoding="utf-8")
-    _list_models(plan, folder / "models" / "models.csv")
     facts = {"versions": versions(), "machine": machine_facts(plan.settings.device)}
     with atomic(folder / STUDY) as temporary:
         temporary.write_text(json.dumps(config | facts, indent=1), encoding="utf-8")
-
-
-def _list_models(plan: StudyPlan, path: Path) -> None:
-    """Write what each model of a study is trained for, whose file has the name of a key."""
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("file", "method", "psf", "structures", "photons", "volumes", "seed"))
-        for key, training in trainings_of(plan.cells).items():
-            settings = training.settings
-            table.writerow(
-                (f"{key}{SUFFIX}", training.name, training.psf.name, training.structures.name,
-                 f"{training.photons:g}", settings.examples, settings.seed)
-            )  # fmt: skip
 
 
 @contextmanager

@@ -33,7 +33,9 @@ from napari_rln.study.config import (
     StructureClass,
     StudyMethod,
     StudySettings,
+    within,
 )
+from napari_rln.study.intervals import plural
 from napari_rln.study.results import Cell
 from napari_rln.train.training_set import TrainingSet, training_set_of
 from napari_rln.train.training_settings import TrainSettings
@@ -128,6 +130,11 @@ class Training:
     structures: StructureClass
     photons: float
     camera: CameraSettings
+
+    @property
+    def seed(self) -> int:
+        """Seed in the configuration of the study."""
+        return self.settings.seed - _TRAINING
 
     @cached_property
     def key(self) -> str:
@@ -408,8 +415,16 @@ def _changed_psf(psf: PsfSettings, condition: Condition, assumed: Volume) -> Vol
     voxel_um = (step * condition.factors.get("z_step", 1.0), y, x)
     name = f"{psf.name}, {condition.name}"
     if condition.file is not None or psf.file is not None:
-        measured = assumed if condition.file is None else fit_psf(read(condition.file))[0]
-        true = prepare_psf(measured, RESAMPLE_ONLY, image_voxel_um=voxel_um)
+        with within(f"[[condition]] {condition.name}"):
+            measured = assumed
+            if condition.file is not None:
+                measured, _ = fit_psf(read(condition.file, voxel_um=condition.voxel_um))
+            if (measured.shape[0] == 1) != (assumed.shape[0] == 1):
+                raise RlnError(
+                    f"{condition.file} has {plural(measured.shape[0], 'plane')} and the PSF "
+                    f"{psf.name} {assumed.shape[0]}; both must be volumes, or both single planes."
+                )
+            true = prepare_psf(measured, RESAMPLE_ONLY, image_voxel_um=voxel_um)
         return replace(true, name=name, voxel_um=assumed.voxel_um)
     optics = replace(condition.microscope(psf.optics), size=assumed.shape)
     aberrations = condition.aberrations or psf.aberrations

@@ -121,6 +121,8 @@ class QuickStudy:
         """
         from napari_rln.study.config_file import study_of
 
+        if not (self.classical or self.networks or models):
+            raise RlnError("tick `classical` methods or `networks` below, or a model of the dock.")
         described: dict[str, Any] = {"name": psf.name or "PSF", "voxel_um": list(psf.voxel_um)}
         conditions = list(_CAMERAS)
         record = psf.record
@@ -133,7 +135,8 @@ class QuickStudy:
                 if not deep and abs(index - _TISSUE) > 0.01:
                     conditions.append(_DEEP)
         else:
-            conditions.append(_Z_STEP)
+            if psf.shape[0] > 1:
+                conditions.append(_Z_STEP)
             file = f"psf-{psf.hash}.ome.tif"  # an earlier study keeps its own
             write(psf, folder / file)
             described["file"] = file

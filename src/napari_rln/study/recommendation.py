@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from napari_rln.core.limits import check_limits
+from napari_rln.study.config import PSF_CHANGES
 from napari_rln.study.intervals import FEWEST, Interval, plural, rounded
 from napari_rln.study.ranking import AgainstBaseline, Ranking, against_baseline, rank
 from napari_rln.study.results import CellResult
@@ -79,7 +80,7 @@ def settings_for(configuration: Mapping[str, Any]) -> RecommendationSettings:
     """Return the settings for a study, from the contents of its ``study.json``."""
     tables, names = configuration.get("condition"), None
     if isinstance(tables, list):  # of what changes the PSF, not the light or the camera
-        changes = {"factors", "optics", "aberrations"}
+        changes = set(PSF_CHANGES)
         names = tuple(
             str(t.get("name")) for t in tables if isinstance(t, dict) and changes & set(t)
         )
@@ -127,7 +128,7 @@ class Recommendation:
     statements
         The answers.
     short
-        The recommended methods in one sentence; empty if nothing was measured.
+        The methods of the main answers, without reasons; empty if nothing was measured.
     baseline
         Name of the baseline; None if the study has none.
     against_baseline
@@ -175,13 +176,13 @@ def recommend(
 
 
 def _short(best: Statement, fastest: Statement, wrong: Statement) -> str:
-    """Return the methods of three answers in one sentence."""
-    parts = (("best image", best), ("fastest near it", fastest), ("with a wrong PSF", wrong))
-    named = [f"{words}: {_list(s.methods, 'or')}" for words, s in parts if s.methods]
-    if not named:
-        return ""
-    hint = " Of too few objects: a hint only." if any(s.hint for _, s in parts) else ""
-    return f"In short, {'; '.join(named)}.{hint}"
+    """Return the methods of three answers."""
+    parts = (("Best image", best), ("Fastest near it", fastest), ("With a wrong PSF", wrong))
+    return " ".join(
+        f"{words}: {' or '.join(s.methods)}{' (a hint: too few objects)' if s.hint else ''}."
+        for words, s in parts
+        if s.methods
+    )
 
 
 @dataclass
@@ -360,7 +361,7 @@ def _changed(
     lost = losses([r for r in used if r.cell.method in near], study.counted, "psnr_db")
     least = rank(study.usable(lost), lowest_first=True)
     if least is not None:
-        among = f"Of those within {within:g} dB, " if least.behind else ""
+        among = f"Of the methods within {within:g} dB of it, " if least.behind else ""
         text += f" {among}{_least_loss(least, against)}"
     return study.statement(question, highest, used, text)
 
@@ -376,14 +377,14 @@ def _least_loss(ranking: Ranking, against: str) -> str:
     if _objects(ranking.images) < FEWEST or not ranking.behind:
         return f"{sentence}."
     if not ranking.equal_within_noise:
-        return f"{sentence}, less than all others."
+        return f"{sentence}, less than the others of these."
     return f"{sentence}; the noise does not tell it from {_list(ranking.equal_within_noise)}."
 
 
 def _with_wrong_psf(study: _Study) -> Statement:
     return _changed(
         study,
-        "Which is best with a wrong PSF, and which loses least by it?",
+        "Which is best with a wrong PSF, and which near it loses least?",
         study.changed(psf=True),
         "its own results with the right PSF",
         "no test image with a wrong PSF has a result of each method",
@@ -397,7 +398,7 @@ def _with_other_change(study: _Study) -> Statement | None:
         return None
     return _changed(
         study,
-        "Which is best with another camera or sample, and which loses least by it?",
+        "Which is best with another camera or sample, and which near it loses least?",
         used,
         "its own results without the change",
         "no test image with the change has a result of each method",
@@ -411,7 +412,7 @@ def _generalisation(study: _Study) -> tuple[Statement, Statement]:
     ]  # fmt: skip
     least = _changed(
         study,
-        "Which network is best on what it was not trained on, and which loses least?",
+        "Which network is best on what it was not trained on, and which near it loses least?",
         used,
         "its own results after training on the structures and photons of the test image",
         "no trained method was tested on other structures or photons",
@@ -541,9 +542,9 @@ def _images(images: Collection[ImageKey], noun: str = "test image") -> str:
     return f"{plural(len(images), noun)} of {plural(objects, 'object')}"
 
 
-def _list(items: Iterable[str], conjunction: str = "and") -> str:
+def _list(items: Iterable[str]) -> str:
     """Return items as a list in a sentence, divided by semicolons if there are commas in them."""
     *first, last = items
     comma = any("," in item for item in (*first, last))
-    between, end = ("; ", f"; {conjunction} ") if comma else (", ", f" {conjunction} ")
+    between, end = ("; ", "; and ") if comma else (", ", " and ")
     return f"{between.join(first)}{end}{last}" if first else last

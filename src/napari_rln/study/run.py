@@ -205,7 +205,7 @@ class _Run:
             self._times.trainings[training.name].append(before + clock.seconds)
         finally:
             if path.is_file() or checkpoint.is_file():  # else nothing of it is kept
-                self._save_training_seconds(key, before + clock.seconds)
+                self._save_training_facts(training, before + clock.seconds)
         self._trainings.pop(key, None)
         self._look_ahead()
 
@@ -220,9 +220,18 @@ class _Run:
         except (OSError, ValueError, LookupError, TypeError):
             return 0.0
 
-    def _save_training_seconds(self, key: str, seconds: float) -> None:
-        with atomic(self._model_path(key).with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps({"seconds": round(seconds, 2)}), encoding="utf-8")
+    def _save_training_facts(self, training: Training, seconds: float) -> None:
+        facts = {
+            "seconds": round(seconds, 2),
+            "method": training.name,
+            "psf": training.psf.name,
+            "structures": training.structures.name,
+            "photons": training.photons,
+            "volumes": training.settings.examples,
+            "seed": training.seed,
+        }
+        with atomic(self._model_path(training.key).with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(facts), encoding="utf-8")
 
     # --- testing
 
@@ -304,7 +313,7 @@ class _Run:
         }
         trained = None
         if planned.training is not None:
-            more["train_seed"] = planned.training.settings.seed
+            more["train_seed"] = planned.training.seed
         if planned.training is not None and measured is not None:
             trained = self._training_seconds(planned.training.key)
             if model is not None and model.record is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.io.paths import atomic
+from napari_rln.networks.model import SUFFIX
 from napari_rln.study.intervals import interval
 from napari_rln.study.results import SCORES, Cell, CellResult
 from napari_rln.study.selection import measured
@@ -39,6 +40,10 @@ SUMMARY_COLUMNS = {
     **dict.fromkeys(("mean", "sd", "lower", "upper"), "double"),
 }  # fmt: skip
 """Columns of the summary over seeds, one row per measure, with their Arrow types."""
+
+
+MODEL_COLUMNS = ("file", "method", "psf", "structures", "photons", "volumes", "seed", "seconds")
+"""Columns of the table of trained models: what each is trained for, and for how long."""
 
 
 def read_results(folder: Path) -> tuple[CellResult, ...]:
@@ -105,7 +110,7 @@ def cell_rows(results: Iterable[CellResult]) -> list[Row]:
             "training_steps": result.facts.get("training_steps"),
             "iterations": result.iterations,
             "oracle": result.facts.get("oracle") is True,
-            "wrong_psf": result.facts.get("wrong_psf") is True,
+            "wrong_psf": result.facts.get("wrong_psf"),
             "threads": result.facts.get("threads"),
             "machine": result.facts.get("machine"),
             "image": str(result.facts["image"]) if "image" in result.facts else None,
@@ -141,12 +146,26 @@ def summary_rows(results: Iterable[CellResult]) -> list[Row]:
     return rows
 
 
+def model_rows(folder: Path) -> list[Row]:
+    """Return the rows of the table of the trained models in the folder of a study."""
+    rows = []
+    for path in sorted((folder / "models").glob(f"*{SUFFIX}")):
+        facts = path.with_suffix(".json")
+        known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+        rows.append({"file": path.name} | {name: known.get(name) for name in MODEL_COLUMNS[1:]})
+    return sorted(rows, key=lambda row: [str(row[name]) for name in MODEL_COLUMNS[1:]])
+
+
 def write_tables(folder: Path, results: Sequence[CellResult]) -> tuple[Path, ...]:
     """Write the tables of the results of a study into its folder, and return their paths.
 
     ``cells.csv`` and ``summary.csv``, with the columns :data:`CELL_COLUMNS` and
-    :data:`SUMMARY_COLUMNS`, and both as ``.parquet`` if pyarrow is installed; warn otherwise.
+    :data:`SUMMARY_COLUMNS`, and both as ``.parquet`` if pyarrow is installed; warn otherwise. If
+    there are trained models, ``models.csv`` too, with the columns :data:`MODEL_COLUMNS`.
     """
+    models = model_rows(folder)
+    if models:
+        _write_csv(folder / "models.csv", models, MODEL_COLUMNS)
     tables = {
         "cells": (cell_rows(results), CELL_COLUMNS),
         "summary": (summary_rows(results), SUMMARY_COLUMNS),
@@ -169,7 +188,7 @@ def write_tables(folder: Path, results: Sequence[CellResult]) -> tuple[Path, ...
     return tuple(written)
 
 
-def _write_csv(path: Path, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+def _write_csv(path: Path, rows: Sequence[Row], columns: Iterable[str]) -> None:
     """Write a table as CSV; unknown values stay empty, numbers keep all their digits."""
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(columns))

@@ -35,7 +35,6 @@ from napari_rln.study.selection import (
     image_of,
     mean_of,
     methods_of,
-    of_untrained,
     on_common_images,
     several_machines,
 )
@@ -177,12 +176,11 @@ def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> M
         )
         parts.append(element("p", text, class_="note"))
     parts += _by_level(common, methods, "")
-    untrained = of_untrained(every, {image_of(r.cell) for r in every})
-    further, _ = on_common_images(untrained)
+    further, others = _on_shared([r for r in every if r.cell.trained_on is None])
     if {image_of(r.cell) for r in further} > {image_of(r.cell) for r in common}:
-        parts += _by_level(
-            further, methods, ", on all images, of methods that were not trained here"
-        )
+        parts.append(element("h3", "Methods that were not trained here, on more images"))
+        parts.append(element("p", others, class_="note"))
+        parts += _by_level(further, methods, ", methods that were not trained here")
     return joined(*parts)
 
 

@@ -10,6 +10,7 @@ from napari_rln.study.ranking import AgainstBaseline
 from napari_rln.study.report.markup import Markup, element, joined
 from napari_rln.study.results import SCORES, Cell, CellResult
 from napari_rln.study.selection import (
+    ByImage,
     ImageKey,
     Kind,
     Method,
@@ -172,9 +173,9 @@ def level_table(results: Sequence[CellResult], methods: Sequence[Method], field:
     columns: Columns = {}
     for level in sorted({getattr(result.cell, field) for result in results}):
         group = [result for result in results if getattr(result.cell, field) == level]
-        means = means_of(by_image(group, "psnr_db"))
-        best = _best("psnr_db", means, methods)
-        columns[f"{_level(field, level)}, {_count(group)}"] = {
+        values = by_image(group, "psnr_db")
+        means, best = means_of(values), _best_of_common(values, methods)
+        columns[f"{_level(field, level)}, {_images(values)}"] = {
             name: value_cell(mean, 2, best=name == best) for name, mean in means.items()
         }
     return method_table(methods, columns)
@@ -184,9 +185,20 @@ def _level(field: str, level: str | float) -> str:
     return f"{level:g} photons" if field == "photons" else str(level)
 
 
-def _count(results: Iterable[CellResult]) -> str:
-    """Return the number of test images of results in words."""
-    return plural(len({image_of(result.cell) for result in results}), "image")
+def _images(values: Mapping[str, ByImage]) -> str:
+    """Return the number of test images of methods in words."""
+    return plural(len(_common(values)), "image") if _common(values) else "different images"
+
+
+def _common(values: Mapping[str, ByImage]) -> set[ImageKey]:
+    """Return the test images of all methods; none if they are not the same."""
+    every = [set(of_image) for of_image in values.values()]
+    return every[0] if every and all(own == every[0] for own in every) else set()
+
+
+def _best_of_common(values: Mapping[str, ByImage], methods: Sequence[Method]) -> str | None:
+    """Return the method with the best mean PSNR; none over different images."""
+    return _best("psnr_db", means_of(values), methods) if _common(values) else None
 
 
 def changed_table(
@@ -204,18 +216,20 @@ def changed_table(
     for (condition, change), tested in sorted(groups.items()):
         there = [] if condition else of_untrained(everything, {image_of(r.cell) for r in tested})
         group, shared = on_common_images([*tested, *there])
-        means = means_of(by_image(group, "psnr_db"))
+        values = by_image(group, "psnr_db")
+        if not values:
+            continue
+        means, best = means_of(values), _best_of_common(values, methods)
         changed = [r for r in group if r.cell.test == "generalisation"]
         lost = means_of(losses(changed, everything, "psnr_db"))
-        best = _best("psnr_db", means, methods)
-        title = f"{change}, {_count(group) if shared.images else 'different images'}"
-        columns[title] = {
+        cells = {
             name: value_cell(mean, 2, best=name == best, more=_loss(lost.get(name), mean.n))
             for name, mean in means.items()
         }
         for name, n in shared.left_out.items():
             few = element("small", f"{n} of {plural(shared.every, 'image')}")
-            columns[title][name] = element("td", _UNKNOWN, few, class_="number")
+            cells.setdefault(name, element("td", _UNKNOWN, few, class_="number"))
+        columns[f"{change}, {_images(values)}"] = cells
     return method_table(methods, columns)
 
 
