@@ -941,7 +941,8 @@ def test_the_command_runs_and_continues_a_study(finished, tmp_path, capfd):
     assert cli.run(run) == 0
     said = capfd.readouterr().out
     assert "10/10 8: round, rods, 300 photons, seed 0: " in said
-    assert "has the highest mean PSNR" in said
+    assert "\nBest image: " in said
+    assert "Fastest near it: " in said
     assert {"cells.csv", "summary.csv", "report.html"} <= {path.name for path in out.iterdir()}
     best = next(r for r in _saved(out).values() if r.cell.method == "best")
     assert f"{best.scores['psnr_db']:.2f} dB" in said
