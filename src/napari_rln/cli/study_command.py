@@ -179,10 +179,15 @@ def _summary(results: Iterable[CellResult]) -> list[Sequence[str]]:
 
     Of a trained method those of the largest number of training volumes.
     """
-    from napari_rln.study.selection import by_image, fully_trained, mean_of, on_common_images
+    from napari_rln.study.selection import (
+        by_image,
+        conventional_tests,
+        fully_trained,
+        mean_of,
+        on_common_images,
+    )
 
-    tests = [r for r in fully_trained(results) if r.cell.test == "conventional"]
-    own, shared = on_common_images(tests)
+    own, shared = on_common_images(conventional_tests(fully_trained(results)))
     if not shared.images:
         return []
     values = {name: by_image(own, name) for name in ("psnr_db", "ssim", "seconds")}

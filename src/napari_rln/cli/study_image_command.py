@@ -210,8 +210,11 @@ def _method(word: str) -> tuple[str, Method]:
     if word.startswith("rln:"):
         model = word.removeprefix("rln:")
         return f"RLN {title(Path(model))}", Network(model=model)
-    if word in METHODS or Path(word).is_file():
-        method = METHODS[word]() if word in METHODS else Network(model=word)
+    if word in METHODS:
+        method = METHODS[word]()
+        return method.title, method
+    if Path(word).is_file():
+        method = Network(model=word)
         return method.title, method
     raise RlnError(
         f"`methods` names {word}, which is no method; give {', '.join(_VARIANTS)}, each also with "

@@ -9,6 +9,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.volume import Volume
 from napari_rln.io.volumes import write
+from napari_rln.networks.architectures.registry import ArchitectureName
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.simulate.structures import Structure
 
@@ -22,9 +23,7 @@ Classical = Literal[
 ]  # fmt: skip
 """Classical methods, those of back projectors and of total variation with Richardson-Lucy."""
 
-Trained = Literal[
-    "rln", "rln-paper", "care", "rcan", "ddn", "ista", "ista-large", "admm", "kld"
-]  # fmt: skip
+Trained = Literal["rln", "rln-paper", ArchitectureName]
 """Networks to train: the architectures, and the paper's variant of the first."""
 
 _WB, _MASKED = {"back_projector": "wiener-butterworth"}, {"back_projector": "masked-wiener"}
@@ -51,6 +50,7 @@ _CLASSICAL: Mapping[Classical, tuple[dict[str, Any], ...]] = {
     ),
     "Wiener filter": ({"name": "Wiener", "kind": "wiener", "clip": True},),
 }
+_TRAINED = {"rln-paper": {"architecture": "rln", "variant": "paper"}}
 _Z_STEP: dict[str, Any] = {"name": "z step +10 %", "factors": {"z_step": 1.1}}
 _WRONG_PSF: tuple[dict[str, Any], ...] = (
     {"name": "wavelength +10 %", "factors": {"wavelength_um": 1.1}},
@@ -146,11 +146,7 @@ class QuickStudy:
         ]
         methods += [
             {"name": f"{name} trained", "kind": "train"}
-            | (
-                {"architecture": "rln", "variant": "paper"}
-                if name == "rln-paper"
-                else {"architecture": name}
-            )
+            | _TRAINED.get(name, {"architecture": name})
             for name in self.networks
         ]
         _, usual, _ = self.photons

@@ -155,14 +155,10 @@ def shared_images(values: Mapping[str, Collection[ImageKey]]) -> SharedImages:
     return SharedImages(tuple(common), left_out, len(every))
 
 
-def on_common_images(results: Sequence[CellResult]) -> tuple[list[CellResult], SharedImages]:
-    """Return the results on images that methods are compared on and that all of them share.
-
-    If they share none, return the results on all images.
-    """
-    own = with_networks(results)
-    shared = shared_images({n: v.keys() for n, v in by_image(own, "psnr_db").items()})
-    return (shared.of(own) if shared.images else own), shared
+def on_common_images(results: Sequence[CellResult]) -> tuple[Sequence[CellResult], SharedImages]:
+    """Return the results on the images that all methods share; if they share none, all results."""
+    shared = shared_images({n: v.keys() for n, v in by_image(results, "psnr_db").items()})
+    return (shared.of(results) if shared.images else results), shared
 
 
 def of_untrained(

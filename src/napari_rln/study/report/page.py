@@ -31,6 +31,7 @@ from napari_rln.study.selection import (
     ImageKey,
     Method,
     by_image,
+    conventional_tests,
     fully_trained,
     image_of,
     mean_of,
@@ -160,7 +161,7 @@ def _conventional(results: Sequence[CellResult], methods: Sequence[Method]) -> M
     every = [r for r in results if r.cell.test == "conventional"]
     if not every:
         return element("p", "Not measured.")
-    common, words = _on_shared(every)
+    common, words = _on_shared(conventional_tests(results))
     note = (
         f"Test images like those of the training, with the right PSF. {_INTERVALS} {words} All "
         "scores but the light are after a fit of scale and offset to the truth; smaller is better "
@@ -245,7 +246,7 @@ def _matrices(results: Sequence[CellResult], methods: Sequence[Method]) -> Marku
 
 def _charts(results: Sequence[CellResult], methods: Sequence[Method]) -> Markup:
     """Return bars of the scores, and quality against time and against parameters."""
-    own, words = _on_shared([r for r in results if r.cell.test == "conventional"])
+    own, words = _on_shared(conventional_tests(results))
     looks = {m.name: f"{m.kind} oracle" if m.oracle else m.kind for m in methods}
     charts, psnr = dict[str, Markup](), list[Mark]()
     for measure in ("psnr_db", "ssim", "lateral_um", "axial_um"):

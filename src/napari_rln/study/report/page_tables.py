@@ -10,7 +10,6 @@ from napari_rln.study.ranking import AgainstBaseline
 from napari_rln.study.report.markup import Markup, element, joined
 from napari_rln.study.results import SCORES, Cell, CellResult
 from napari_rln.study.selection import (
-    ByImage,
     ImageKey,
     Kind,
     Method,
@@ -22,6 +21,7 @@ from napari_rln.study.selection import (
     measured,
     of_untrained,
     on_common_images,
+    with_networks,
 )
 
 DIGITS = {measure: 2 if measure.endswith("_db") else 3 for measure in SCORES}
@@ -173,11 +173,8 @@ def level_table(results: Sequence[CellResult], methods: Sequence[Method], field:
     columns: Columns = {}
     for level in sorted({getattr(result.cell, field) for result in results}):
         group = [result for result in results if getattr(result.cell, field) == level]
-        values = by_image(group, "psnr_db")
-        means, best = means_of(values), _best_of_common(values, methods)
-        columns[f"{_level(field, level)}, {_images(values)}"] = {
-            name: value_cell(mean, 2, best=name == best) for name, mean in means.items()
-        }
+        images, cells = _psnr_column(group, methods)
+        columns[f"{_level(field, level)}, {images}"] = cells
     return method_table(methods, columns)
 
 
@@ -185,20 +182,22 @@ def _level(field: str, level: str | float) -> str:
     return f"{level:g} photons" if field == "photons" else str(level)
 
 
-def _images(values: Mapping[str, ByImage]) -> str:
-    """Return the number of test images of methods in words."""
-    return plural(len(_common(values)), "image") if _common(values) else "different images"
+def _psnr_column(
+    results: Sequence[CellResult], methods: Sequence[Method], lost: Mapping[str, Interval] = {}
+) -> tuple[str, dict[str, Markup]]:
+    """Return the number of test images in words, and the mean PSNR of each method, and its loss.
 
-
-def _common(values: Mapping[str, ByImage]) -> set[ImageKey]:
-    """Return the test images of all methods; none if they are not the same."""
-    every = [set(of_image) for of_image in values.values()]
-    return every[0] if every and all(own == every[0] for own in every) else set()
-
-
-def _best_of_common(values: Mapping[str, ByImage], methods: Sequence[Method]) -> str | None:
-    """Return the method with the best mean PSNR; none over different images."""
-    return _best("psnr_db", means_of(values), methods) if _common(values) else None
+    Of methods with different images none is the best.
+    """
+    values = by_image(results, "psnr_db")
+    means, images = means_of(values), {frozenset(own) for own in values.values()}
+    words, best = "different images", None
+    if len(images) == 1:
+        words, best = plural(len(*images), "image"), _best("psnr_db", means, methods)
+    return words, {
+        name: value_cell(mean, 2, best=name == best, more=_loss(lost.get(name), mean.n))
+        for name, mean in means.items()
+    }
 
 
 def changed_table(
@@ -215,21 +214,16 @@ def changed_table(
     columns: Columns = {}
     for (condition, change), tested in sorted(groups.items()):
         there = [] if condition else of_untrained(everything, {image_of(r.cell) for r in tested})
-        group, shared = on_common_images([*tested, *there])
-        values = by_image(group, "psnr_db")
-        if not values:
-            continue
-        means, best = means_of(values), _best_of_common(values, methods)
+        group, shared = on_common_images(with_networks([*tested, *there]))
         changed = [r for r in group if r.cell.test == "generalisation"]
         lost = means_of(losses(changed, everything, "psnr_db"))
-        cells = {
-            name: value_cell(mean, 2, best=name == best, more=_loss(lost.get(name), mean.n))
-            for name, mean in means.items()
-        }
+        images, cells = _psnr_column(group, methods, lost)
+        if not cells:
+            continue
         for name, n in shared.left_out.items():
             few = element("small", f"{n} of {plural(shared.every, 'image')}")
             cells.setdefault(name, element("td", _UNKNOWN, few, class_="number"))
-        columns[f"{change}, {_images(values)}"] = cells
+        columns[f"{change}, {images}"] = cells
     return method_table(methods, columns)
 
 
@@ -341,10 +335,9 @@ def _heat(value: Interval, span: tuple[float, float], *, own: bool) -> Markup:
 
 def baseline_table(rows: Sequence[AgainstBaseline], methods: Sequence[Method]) -> Markup:
     """Return the gains of methods over the baseline by photon level and by structure."""
-    levels = {(row.by, row.level): None for row in sorted(rows, key=lambda r: (r.by, r.level))}
-    columns: Columns = {_level(by, level): {} for by, level in levels}
-    for row in rows:
-        cells = columns[_level(row.by, row.level)]
+    columns: Columns = {}
+    for row in sorted(rows, key=lambda row: (row.by, row.level)):
+        cells = columns.setdefault(_level(row.by, row.level), {})
         look = row.verdict if row.verdict in ("better", "worse") else ""
         more = f"{row.verdict}, {plural(row.gain.n, 'image')}"
         cells[row.method] = value_cell(row.gain, 2, sign=True, more=more, look=look)
