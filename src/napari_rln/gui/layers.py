@@ -19,6 +19,7 @@ from pint import DimensionalityError
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Shape, Volume, VoxelUm
+from napari_rln.psf.optics import Optics
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -27,6 +28,9 @@ KEY = "napari-rln"
 
 CHANNEL = "napari-rln channel"
 """Metadata key of a layer's channel in a file with several."""
+
+OPTICS = "napari-rln optics"
+"""Metadata key of the optics that a layer's file states, as of :meth:`Optics.as_json`."""
 
 DISPLAY_ONLY = "napari-rln display only"
 """Metadata key of a layer for display only, such as a preview, which is not an input."""
@@ -247,6 +251,14 @@ def record_of(layer: Layer) -> Record | None:
     try:
         return Record.from_dict(layer.metadata[KEY])
     except (KeyError, ValueError):  # missing, or another program's
+        return None
+
+
+def optics_of(layer: Layer) -> Optics | None:
+    """Return the optics that a layer's file states; None if it states none."""
+    try:
+        return Optics.from_json(layer.metadata[OPTICS])
+    except (KeyError, RlnError):  # missing, or another version's
         return None
 
 

@@ -1,0 +1,120 @@
+"""Optics of one channel as a file states them, and the microscope settings that follow."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict, from_dict
+from napari_rln.psf.dyes import dye_named
+from napari_rln.psf.microscope import MicroscopeSettings
+
+Modality = Literal["widefield", "confocal", "two-photon", "light-sheet"]
+
+_STOKES_SHIFT_UM = 0.025  # from the excitation to the emission of an unknown dye
+_OIL, _WATER, _AIR = 1.515, 1.33, 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optics:
+    """Optics of one channel; None for what the file does not state.
+
+    Parameters
+    ----------
+    modality
+        Type of microscope.
+    na
+        Numerical aperture of the objective.
+    immersion_index, sample_index
+        Refractive indices of the immersion and of the mounting medium.
+    wavelength_um, excitation_um
+        Emission and excitation wavelengths in vacuum.
+    pinhole_au
+        Confocal pinhole diameter in Airy units.
+    objective, channel
+        Names of the objective, and of the channel or its dye, for display and to look up the dye.
+    """
+
+    modality: Modality | None = None
+    na: float | None = None
+    immersion_index: float | None = None
+    sample_index: float | None = None
+    wavelength_um: float | None = None
+    excitation_um: float | None = None
+    pinhole_au: float | None = None
+    objective: str = ""
+    channel: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the aperture is known, and the emission or what it follows from."""
+        return self.na is not None and self._emission() is not None
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The settings of :class:`MicroscopeSettings` that the file states."""
+        names = {field.name for field in dataclasses.fields(MicroscopeSettings)}
+        values = as_dict(self).items()
+        return {name: value for name, value in values if name in names and value is not None}
+
+    def microscope(self) -> tuple[MicroscopeSettings, tuple[str, ...]]:
+        """Return the microscope, and a sentence for everything that was assumed.
+
+        Raises :class:`RlnError` if the aperture or the wavelength is not known, or what the file
+        states contradicts itself.
+        """
+        emission = self._emission()
+        if self.na is None or emission is None:
+            missing = "numerical aperture" if self.na is None else "emission wavelength"
+            raise RlnError(
+                f"the file does not state the {missing}; choose a PSF, or compute one from the "
+                "objective's data."
+            )
+        settings, assumed = self.stated, []
+        if self.wavelength_um is None:
+            settings["wavelength_um"], why = emission
+            assumed.append(f"emission {1000 * settings['wavelength_um']:.0f} nm, {why}")
+        if self.modality is None:
+            settings["modality"] = "widefield"
+            assumed.append("widefield, as the file does not state the type of microscope")
+        if self.immersion_index is None:
+            settings["immersion_index"], medium = _immersion(self.na)
+            assumed.append(f"{medium} immersion, as usual at NA {self.na:g}")
+        if settings["modality"] in ("confocal", "two-photon") and self.excitation_um is None:
+            raise RlnError(
+                f"the file states a {settings['modality']} microscope without the laser's "
+                "wavelength; choose a PSF, or compute one from the objective's data."
+            )
+        if settings["modality"] == "confocal" and self.pinhole_au is None:
+            assumed.append("a pinhole of 1 Airy unit, as the file does not state it")
+        return MicroscopeSettings(**settings), tuple(assumed)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is known, in JSON's types."""
+        plain = Optics()
+        fields = as_dict(self).items()
+        return {name: value for name, value in fields if value != getattr(plain, name)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return the optics from their JSON fields; raise an RlnError if a field is unknown."""
+        return from_dict(cls, fields)
+
+    def _emission(self) -> tuple[float, str] | None:
+        """Return the emission wavelength and where it is from; None if nothing states it."""
+        if self.wavelength_um is not None:
+            return self.wavelength_um, "as the file states"
+        dye = dye_named(self.channel)
+        if dye is not None:
+            return dye.emission_um, f"that of {dye.name}, the name of the channel"
+        if self.excitation_um is not None and self.modality != "two-photon":
+            shown = f"{1000 * _STOKES_SHIFT_UM:.0f} nm above the excitation"
+            return self.excitation_um + _STOKES_SHIFT_UM, shown
+        return None
+
+
+def _immersion(na: float) -> tuple[float, str]:
+    """Return the usual immersion of an aperture: its refractive index, and its name."""
+    if na < 1.0:
+        return _AIR, "air"
+    return (_WATER, "water") if na < 1.27 else (_OIL, "oil")
