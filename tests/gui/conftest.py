@@ -15,8 +15,10 @@ from qtpy.QtWidgets import QApplication
 
 from napari_rln.engine import history
 from napari_rln.gui import jobs as worker
-from napari_rln.gui import preferences
+from napari_rln.gui import preferences, remembered
 from napari_rln.networks.library import Library
+
+PAGES = ("PSF", "Deconvolve", "Compare", "Train")
 
 gc.freeze()  # napari collects garbage whenever layers go: not among all that is imported
 
@@ -60,12 +62,26 @@ def viewer(shared_viewer):
 
 
 @pytest.fixture
-def open_dock(viewer):
-    """Return a function that opens a dock through the manifest and returns viewer and widget."""
+def open_dock(viewer, qtbot):
+    """Return a function that opens a dock, or a page of the plugin's dock, through the manifest.
+
+    It returns the viewer, and the widget of the dock or page.
+    """
+    docks = []
 
     def opened(title):
-        _, widget = viewer.window.add_plugin_dock_widget("napari-rln", title)
-        return viewer, widget
+        if title not in PAGES:
+            _, widget = viewer.window.add_plugin_dock_widget("napari-rln", title)
+            return viewer, widget
+        if not docks:
+            docks.append(viewer.window.add_plugin_dock_widget("napari-rln", "Deconvolution")[1])
+            qtbot.waitUntil(lambda: docks[0].is_loaded, timeout=60_000)
+        docks[0].show_page(title)
+        page = docks[0].page(title)
+        page.dock = docks[0]
+        if title == "Deconvolve":
+            page.compare = docks[0].page("Compare")
+        return viewer, page
 
     return opened
 
@@ -76,6 +92,12 @@ def library(tmp_path, monkeypatch):
     found = Library(tmp_path / "models")
     monkeypatch.setattr(preferences, "library", lambda: found)
     return found
+
+
+@pytest.fixture(autouse=True)
+def no_memory(tmp_path, monkeypatch):
+    """Keep what the docks remember in a folder of the test, which does not exist yet."""
+    monkeypatch.setattr(remembered, "_path", lambda: tmp_path / "config" / "remembered.json")
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_rln import samples
@@ -32,7 +31,7 @@ from napari_rln.io.volumes import write
 from napari_rln.networks.model import load_model
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 
-TITLE = "Deconvolve and compare"
+TITLE = "Deconvolve"
 SHAPE = (8, 260, 300)  # two levels
 
 
@@ -70,8 +69,8 @@ def dock(open_dock, path, psf):
     write(psf, path.with_name("psf.ome.tif"))
     viewer.open(str(path.with_name("psf.ome.tif")), plugin="napari-rln")
     dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
-    dock.methods.rld_form.fields["iterations"].value = 3
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[0].form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(False)
     dock.destination.execution.fields["tile"].value = 128
     dock.viewer = viewer
     return dock
@@ -107,7 +106,7 @@ def test_a_result_grows_on_disk_the_visible_part_first(
     assert np.any(pieces[0][1][4, 200:, 250:])
     assert asked == [first]
 
-    [layer] = dock.results.layers()
+    [layer] = dock.compare.layers()
     out = tmp_path / "tissue RLD.ome.zarr"
     reference = tmp_path / "reference.ome.zarr"
     task = Task(
@@ -126,7 +125,7 @@ def test_a_result_grows_on_disk_the_visible_part_first(
     assert record_of(layer).settings["iterations"] == 3
     np.testing.assert_allclose(layer.scale, viewer.layers[0].scale)
     assert not list(tmp_path.glob(".preview-*/*/*"))
-    names = [row.name for row in dock.results.table.comparison.rows]
+    names = [row.name for row in dock.compare.table.comparison.rows]
     assert names == ["tissue", "tissue · RLD"]
 
 
@@ -144,7 +143,7 @@ def test_a_cancelled_run_is_continued(dock, idle, in_step, tmp_path):
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert "finished parts of tissue RLD.ome.zarr are kept" in dock.bar.message.text()
-    assert dock.results.layers() == []
+    assert dock.compare.layers() == []
     assert all("RLD" not in layer.name for layer in dock.viewer.layers)
     finished = RunFolder(tmp_path / "tissue RLD.ome.zarr").finished()
     assert any(key.level == 0 for key in finished)
@@ -152,7 +151,7 @@ def test_a_cancelled_run_is_continued(dock, idle, in_step, tmp_path):
     dock.jobs.reported.connect(dock._on_report)
     dock.bar.run_button.click()
     idle(dock.jobs)
-    [layer] = dock.results.layers()
+    [layer] = dock.compare.layers()
     assert np.asarray(layer.data[0]).min() >= 0
     assert np.asarray(layer.data[0]).max() > 0
 
@@ -172,7 +171,7 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     [copy] = image_levels(tmp_path / "corrected- a-b.image.zarr")
     np.testing.assert_array_equal(copy[:], np.asarray(lazily))
-    [found] = dock.results.layers()
+    [found] = dock.compare.layers()
     assert found.name == "corrected: a/b · RLD"
 
     # Another image of this name is neither used nor lost, even if it differs far from the centre.
@@ -217,7 +216,7 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert (tmp_path / "small RLD.ome.zarr").is_dir()
-    [found] = dock.results.layers()
+    [found] = dock.compare.layers()
     assert not found.multiscale
     assert found.data.shape == (8, 40, 40)
     dock.destination.box.setCurrentText(IN_MEMORY)
@@ -225,8 +224,8 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
 
 
 def test_what_is_copied_does_the_same(dock, idle, tmp_path):
-    dock.methods.rln.setChecked(True)
-    dock.methods.rld_form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(True)
+    dock.methods.rows[0].form.fields["iterations"].value = 3
     dock.destination.execution.fields["workers"].value = 1
     dock.copy.copy_command()
     text = QApplication.clipboard().text()
@@ -238,7 +237,7 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path):
         assert job.output.path.name.endswith(".ome.zarr")
     dock.copy.copy_python()
     assert QApplication.clipboard().text().count("'tile': 128") == 2  # of both methods
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     dock.copy.copy_python()
     exec(compile(QApplication.clipboard().text(), "copied", "exec"), {})
     out = tmp_path / "tissue RLD.ome.zarr"
@@ -246,14 +245,14 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path):
     dock.bar.run_button.click()  # which finds it there
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
-    [layer] = dock.results.layers()
+    [layer] = dock.compare.layers()
     np.testing.assert_array_equal(np.asarray(layer.data[0]), before)
 
 
 def test_other_settings_on_a_result_are_refused(dock, idle, tmp_path):
     dock.bar.run_button.click()
     idle(dock.jobs)
-    dock.methods.rld_form.fields["iterations"].value = 4
+    dock.methods.rows[0].form.fields["iterations"].value = 4
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert dock.bar.message.property("error")
@@ -299,10 +298,8 @@ def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, im
     load_model("universal").save(tmp_path / "mine.safetensors")
     table = tmp_path / "plate.csv"
     table.write_text(f"image,psf,model\none.ome.tif,psf.ome.tif,{tmp_path}/mine.safetensors\n")
-    dock.methods.rln.setChecked(True)
-    item = dock.methods.models.item(0)
-    assert item.text() == "universal"
-    item.setCheckState(Qt.CheckState.Checked)
+    dock.methods.rows[1].check.setChecked(True)
+    assert dock.methods.rows[1].key == "universal"
     dock.batch.add(str(table))
     dock.batch.folder.line.setText(str(tmp_path))
     dock.batch.ending.setCurrentText("OME-TIFF")
@@ -321,7 +318,7 @@ def test_rows_stay_while_a_batch_is_under_way_and_say_when_it_was_cancelled(
     in_step(dock.jobs)
     for name in ("one", "two"):
         write(image.with_data(image.data[:, :64, :64]), tmp_path / f"{name}.ome.tif")
-    dock.methods.rld_form.fields["iterations"].value = 50
+    dock.methods.rows[0].form.fields["iterations"].value = 50
     dock.destination.folder.line.setText(str(tmp_path / "gone"))
     dock.batch_button.click()  # a folder that is not there is said when it is run
     batch = dock.batch

@@ -27,7 +27,7 @@ def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, viewer, qt
     assert record_of(psf).method == "psf compute"
     np.testing.assert_allclose(psf.scale, image.scale)
 
-    _, dock = open_dock("Training")
+    _, dock = open_dock("Train")
     dock.form.psf.layer, dock.form.image.layer = psf, image
     form = dock.form.training
     for name, value in {
@@ -40,18 +40,14 @@ def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, viewer, qt
     idle(dock.jobs, 120)
     assert "mine" in library.names(), dock.bar.message.text()
 
-    _, dock = open_dock("Deconvolve and compare")
+    _, dock = open_dock("Deconvolve")
     dock.image.layer, dock.psf.layer = image, psf
-    items = {
-        dock.methods.models.item(i).text(): dock.methods.models.item(i)
-        for i in range(dock.methods.models.count())
-    }
-    items["mine"].setCheckState(items["universal"].checkState())
-    items["universal"].setCheckState(items["bead-paper"].checkState())
-    dock.methods.rld_form.fields["iterations"].value = 8
+    dock.methods.rows[1].check.setChecked(False)
+    dock.methods.add_model("mine")
+    dock.methods.rows[0].form.fields["iterations"].value = 8
     dock.bar.run_button.click()
     idle(dock.jobs, 120)
-    rows = dock.results.table.comparison.rows
+    rows = dock.compare.table.comparison.rows
     assert [row.name for row in rows] == ["bead", "bead · RLD 8", "bead · RLN mine"]
     assert all(np.isfinite(row.chi2) for row in rows)
     assert record_of(viewer.layers["bead · RLN mine"]).facts["model"]["method"] == "train"

@@ -18,7 +18,7 @@ def dock(open_dock, viewer, monkeypatch, tmp_path):
     viewer.open_sample("napari-rln", "bead_psf")
     psf = viewer.layers["bead_psf"]
     psf.data = psf.data[26:39, 26:39, 26:39]
-    _, widget = open_dock("Deconvolve and compare")
+    _, widget = open_dock("Deconvolve")
     widget.psf.layer = psf
     widget.study_button.click()
     small = quick.QuickStudy(

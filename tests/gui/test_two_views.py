@@ -13,7 +13,7 @@ from napari_rln.engine.job import Job
 from napari_rln.gui.layers import DISPLAY_ONLY, record_of
 from napari_rln.io.volumes import read, write
 
-TITLE = "Deconvolve and compare"
+TITLE = "Deconvolve"
 SHAPE, FINE, COARSE = (32, 40, 36), (0.1, 0.1, 0.1), (0.2, 0.1, 0.1)
 
 
@@ -62,7 +62,7 @@ def dock(open_dock, volumes, tmp_path):
     dock.second.image.layer, dock.second.psf.layer = layers["side"], layers["psf side"]
     dock.second.form.fields["rotation"].value = "y+90"
     dock.second.form.fields["transform"].value = "none"
-    dock.methods.rld_form.fields["iterations"].value = 10
+    dock.methods.rows[0].form.fields["iterations"].value = 10
     dock.viewer = viewer
     return dock
 
@@ -71,7 +71,7 @@ def test_both_methods_take_both_views(dock, idle, volumes):
     dock.bar.run_button.click()
     idle(dock.jobs, 120)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
-    found = {layer.name: layer for layer in dock.results.layers()}
+    found = {layer.name: layer for layer in dock.compare.layers()}
     assert [*found] == ["front · dual RLD 10", "front · dual RLN universal"]
     front = dock.image.layer
     for layer in found.values():
@@ -87,17 +87,17 @@ def test_both_methods_take_both_views(dock, idle, volumes):
     [shown] = [layer for layer in dock.viewer.layers if DISPLAY_ONLY in layer.metadata]
     assert shown.name == "side on front"
     assert shown.data.shape == SHAPE
-    rows = dock.results.table.comparison.rows
+    rows = dock.compare.table.comparison.rows
     assert [row.name for row in rows] == ["front", *found]
     assert all(row.chi2 is not None for row in rows)
 
     # Seen from both sides it is sharper than from the front alone.
     truth = volumes[0]
     dock.second.image.layer = None
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     dock.bar.run_button.click()
     idle(dock.jobs)
-    alone = next(layer for layer in dock.results.layers() if "dual" not in layer.name)
+    alone = next(layer for layer in dock.compare.layers() if "dual" not in layer.name)
     thick = (truth[::2] + truth[1::2]) / 2
     both = found["front · dual RLD 10"].data
     assert (
@@ -138,7 +138,7 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method)
     [path] = tmp_path.glob("front dual *.ome.tif")
     dock.bar.run_button.click()
     idle(dock.jobs, 120)
-    [layer] = dock.results.layers()
+    [layer] = dock.compare.layers()
     np.testing.assert_allclose(layer.data, read(path).data, rtol=1e-4, atol=1e-3)
 
 
@@ -150,7 +150,7 @@ def test_invalid_choices_are_reported(dock, idle):
         return dock.bar.message.text()
 
     dock.second.form.fields["rotation"].value = "none"
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     assert "on one grid" in said()
     layer = dock.second.image.layer
     dock.second.image.layer = dock.image.layer

@@ -6,11 +6,19 @@ from weakref import WeakSet
 from magicgui.widgets import create_widget
 from napari.components import ViewerModel
 from napari.layers import Layer
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import check_voxel_um
+from napari_rln.core.volume import VoxelUm, check_voxel_um
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import LABEL, VoxelField
@@ -83,6 +91,17 @@ class LayerPicker(QWidget):
             self._by_hand = True
             self._combo.value = layer
 
+    @property
+    def is_chosen_by_hand(self) -> bool:
+        """Whether the user, not the picker itself, has chosen the layer."""
+        return self._by_hand
+
+    def suggest(self, layer: Layer | None) -> None:
+        """Choose a layer, or none, until the user chooses another, or one that is preferred."""
+        if layer in self._combo.choices:
+            self._by_hand = False
+            self._combo.value = layer
+
     def source(self, name: str) -> LayerImage:
         """Return the chosen volume, not read yet.
 
@@ -127,7 +146,7 @@ class LayerPicker(QWidget):
 
 
 class VolumePicker(LayerPicker):
-    """A layer picker with the voxel size below, editable where it is unknown or wrong."""
+    """A layer picker with the voxel size below: in words, or to type where it is not known."""
 
     def __init__(
         self,
@@ -138,17 +157,21 @@ class VolumePicker(LayerPicker):
     ) -> None:
         super().__init__(viewer, prefer=prefer, optional=optional)
         self._label = QLabel()
+        self.edit_button = QToolButton(text="\N{PENCIL}", checkable=True, autoRaise=True)
+        self.edit_button.setToolTip("<p>Click to correct the voxel size.</p>")
         self.voxel = VoxelField(_UNKNOWN)
         self.voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
-        tip = "<p>The layer has these sizes but no unit; set their unit to micrometres.</p>"
+        tip = "<p>The layer has these sizes but no unit; click if they are micrometres.</p>"
         self.as_um_button = QPushButton("As \N{MICRO SIGN}m", toolTip=tip)
-        below = fill(QHBoxLayout(), self._label, (self.voxel, 1), self.as_um_button)
-        for part in (self._label, self.voxel, self.as_um_button):
-            below.setAlignment(part, Qt.AlignmentFlag.AlignTop)
-        self._layout.addLayout(below)
+        above = fill(QHBoxLayout(), self._label, self.edit_button, self.as_um_button, spacing=2)
+        above.addStretch(1)
+        self._layout.addLayout(above)
+        self._layout.addWidget(self.voxel)
         self._followed: WeakSet[Layer] = WeakSet()
+        self._offered = False  # whether the sizes may be micrometres
         self._refused = ""  # why the typed size is not written into the layer
         self.voxel.changed.connect(self._write_voxel)
+        self.edit_button.toggled.connect(self._show_parts)
         self.as_um_button.clicked.connect(self._write_voxel)
         self._on_layer()
 
@@ -188,11 +211,20 @@ class VolumePicker(LayerPicker):
         self.voxel.value = shown or (0.0, 0.0, 0.0)
         self.voxel.blockSignals(False)
         self._refused = ""
-        self.as_um_button.setVisible(offered)
-        unknown = layer is not None and known is None
-        known_label = f"Unknown {LABEL.lower()}" if unknown else LABEL
-        self._label.setText("Voxel, no unit" if offered else known_label)
+        self._offered = offered
+        self._label.setText(_summary(known, shown))
+        self._show_parts()
         self.changed.emit()
+
+    def _show_parts(self) -> None:
+        """Show the numbers where they are unknown, unlikely, refused, or to be corrected."""
+        layer = self.layer
+        is_known = layer is not None and voxel_um_of(layer) is not None
+        self._label.setVisible(layer is not None)
+        self.edit_button.setVisible(is_known)
+        self.as_um_button.setVisible(self._offered)
+        needed = bool(self._refused or self.voxel.warning.text()) or not is_known
+        self.voxel.setVisible(layer is not None and (needed or self.edit_button.isChecked()))
 
     def _write_voxel(self) -> None:
         layer = self.layer
@@ -208,10 +240,20 @@ class VolumePicker(LayerPicker):
             check_voxel_um((z, y, x), layer.name)
         except RlnError as error:  # marked now, raised when the layer is used
             self._refused = str(error)
+            self._show_parts()
             self.changed.emit()
             return
         set_voxel_um(layer, (z, y, x))
         self._on_layer()
+
+
+def _summary(known: VoxelUm | None, shown: VoxelUm | None) -> str:
+    """Return a voxel size (z, y, x) in words; ``shown`` are sizes without a unit."""
+    sizes = known or shown
+    if sizes is None:
+        return f"Unknown {LABEL.lower()}: type it"
+    text = " \N{MULTIPLICATION SIGN} ".join(f"{size:.4g}" for size in sizes)
+    return f"voxel {text}" + (" \N{MICRO SIGN}m" if known else ", no unit")
 
 
 class SecondPsfPicker(VolumePicker):

@@ -45,6 +45,7 @@ class RunBar(QWidget):
     ) -> None:
         super().__init__()
         self._jobs, self._run, self._label, self._window = jobs, run, label, window
+        self._can_pause = can_pause
         self._details = ""
         self._failure = ""  # the failure that the message shows
         self._phase, self._phase_began, self._phase_from = "", 0.0, 0
@@ -55,7 +56,6 @@ class RunBar(QWidget):
         selectable = Qt.TextInteractionFlag.TextSelectableByMouse
         self.message = QLabel(wordWrap=True, textInteractionFlags=selectable)
         self.warning, self.details_button = QLabel(wordWrap=True), QPushButton("Details")
-        self.pause_button.setVisible(can_pause)
         self._hide_details()
         buttons = (self.run_button, self.pause_button, self.cancel_button)
         self._buttons = fill(QHBoxLayout(), *((button, 1) for button in buttons))
@@ -122,8 +122,9 @@ class RunBar(QWidget):
         running, waiting = self._jobs.running is not None, len(self._jobs.waiting)
         more = f" ({waiting} waiting)" if waiting else ""
         self.run_button.setText(f"Queue another{more}" if running else self._label)
-        self.cancel_button.setEnabled(running or waiting > 0)
-        self.pause_button.setEnabled(running)
+        for widget in (self.cancel_button, self.bar):
+            widget.setVisible(running or waiting > 0)
+        self.pause_button.setVisible(self._can_pause and running)
         self.pause_button.setText("Resume" if self._jobs.paused else "Pause")
         if not running:
             self.bar.setRange(0, 1)
@@ -132,6 +133,9 @@ class RunBar(QWidget):
             if waiting and self._jobs.cancelling:
                 self.show_message("waiting for the last step of the cancelled job")
         elif not self._phase:
+            assert self._jobs.running is not None
+            if self._jobs.running.window == self._window:
+                self.show_message(f"{self._jobs.running.title}: starting")
             self.bar.setRange(0, 0)
             _slow_spinners(self.window())
 

@@ -33,7 +33,7 @@ from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.progress import Progress, progress_of
 from napari_rln.engine.reports import BatchReport
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve.method_list import ChosenMethod
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.deconvolve.ondisk import fit_psf_to
 from napari_rln.gui.deconvolve.result_destination import FolderField, file_name
 from napari_rln.gui.forms import with_labels

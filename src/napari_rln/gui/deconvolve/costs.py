@@ -11,7 +11,7 @@ from napari_rln.core.report import duration
 from napari_rln.core.volume import Shape
 from napari_rln.engine.history import expected_seconds
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve.method_list import ChosenMethod
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 

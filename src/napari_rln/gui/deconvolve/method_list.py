@@ -1,188 +1,323 @@
-"""List of the deconvolution methods with their settings, and their runs in memory."""
+"""List of the methods to run, with their settings."""
 
-from collections.abc import Generator, Hashable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QGroupBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.report import Report
-from napari_rln.core.tiles import TileSide
-from napari_rln.core.volume import FloatArray, Shape, Volume
+from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.deconvolution.method import Method
-from napari_rln.deconvolution.shared import Shared
-from napari_rln.engine.in_memory import deconvolve_iter
+from napari_rln.deconvolution.wiener import Wiener
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve.streams import Estimate, FinishedPart
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
+from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import widget_for
 from napari_rln.gui.forms import Form
-from napari_rln.gui.jobs import Steps, streamed
-from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.library_watcher import LibraryWatcher
+from napari_rln.networks.library import Entry
 from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import NetworkOptions
-from napari_rln.psf.examine import fit_psf
+
+Settings = RichardsonLucy | Wiener | NetworkOptions
+State = dict[str, Any]
+"""A row in JSON's types."""
 
 _KEPT_ITERATIONS = "1 2 5 10 20 50 100"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChosenMethod:
-    """Ticked method with its settings, named for its results."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of method that can be added: its name for the user, and its first settings."""
 
-    method: Method
     name: str
-    needs_psf: bool = True
-    kept_iterations: tuple[int, ...] = ()  # for browsing
-    tile: TileSide = "auto"  # side in voxels of a network's tiles in memory
-
-    def updates(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
-        """Yield the reports of an image's deconvolution as updates; return its result."""
-
-        def is_kept(report: Report) -> bool:
-            return report.phase == "deconvolve" and report.done in self.kept_iterations
-
-        def content(report: Report) -> Estimate | FinishedPart | None:
-            if report.tile is not None and report.piece is not None:
-                return FinishedPart(report.tile, report.piece)
-            estimate = report.estimate()
-            data = None if estimate is None else _embed(estimate, report.part, shape)
-            if data is None:
-                return None
-            from_search = report.phase == "stop"
-            return Estimate(report.done, data, keep=is_kept(report), from_stop_search=from_search)
-
-        return streamed(
-            steps, content, always=lambda report: report.tile is not None or is_kept(report)
-        )
+    settings: Settings
+    top: tuple[str, ...]  # settings that are not under Advanced
+    tip: str
 
 
-def _embed(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArray | None:
-    """Return the estimate of a part of an image in an array of zeros of the image's shape.
+_ITERATED = ("iterations", "background", "offset", "gain")
+CLASSICAL = {
+    "rld": Kind(
+        "Richardson-Lucy (RLD)",
+        RichardsonLucy(),
+        _ITERATED,
+        "The standard: finds by itself when to stop.",
+    ),
+    "wb": Kind(
+        "Richardson-Lucy, Wiener-Butterworth",
+        RichardsonLucy(back_projector="wiener-butterworth"),
+        _ITERATED,
+        "Needs fewer iterations than standard Richardson-Lucy, and amplifies noise sooner.",
+    ),
+    "wiener": Kind(
+        "Wiener filter",
+        Wiener(),
+        ("noise_to_signal", "background", "offset", "gain"),
+        "One linear filter, in a moment: for a first look, or where results must be linear.",
+    ),
+}
+"""Methods without a network, by the key of their rows."""
 
-    None if it is on another grid, as that of a first view in the search for the stop.
+_NETWORK = Kind(
+    "",
+    NetworkOptions(),
+    ("background", "offset", "gain"),
+    "A network: fast, and often better along the axis.",
+)
+
+
+class MethodRow(QWidget):
+    """A method of the list: whether to run it, and its settings, made when they are first shown.
+
+    Parameters
+    ----------
+    key
+        Key of :data:`CLASSICAL`, or the name of a model.
     """
-    if data.shape == shape:
-        return data
-    whole = np.zeros(shape, np.float32)
-    if whole[part].shape != data.shape:
-        return None
-    whole[part] = data
-    return whole
 
+    changed = Signal()
+    removed = Signal()
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Inputs:
-    """Image, or a part of it, and PSF of a deconvolution, not read yet."""
-
-    image: LayerImage
-    psf: LayerImage | None
-    repair: bool  # of the PSF
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+        self.is_network = key not in CLASSICAL
+        self._kind = CLASSICAL.get(key, _NETWORK)
+        self._settings: Settings = self._kind.settings
+        self._form: Form[Settings] | None = None
+        tip = f"<p>{self._kind.tip} Untick it to leave it out of the next run.</p>"
+        self.check = QCheckBox(self._kind.name, checked=True, toolTip=tip)
+        self.gear = _button("\N{GEAR}", "Show or hide its settings.")
+        self.gear.setCheckable(True)
+        remove = _button("\N{MULTIPLICATION SIGN}", "Remove it from the list.")
+        row = fill(QHBoxLayout(), (self.check, 1), self.gear, remove, spacing=2)
+        self._body = fill(QVBoxLayout(self), row, margin=0, spacing=2)
+        tip = (
+            "<p>Numbers of iterations to keep. Browse them with a slider on the page Compare "
+            "afterwards.</p>"
+        )
+        self.kept_iterations = widget_for(
+            str, value=_KEPT_ITERATIONS, label="Keep iterations", tooltip=tip
+        )
+        self.check.toggled.connect(self.changed)
+        self.gear.toggled.connect(self._show_form)
+        remove.clicked.connect(self.removed)
 
     @property
-    def key(self) -> Hashable:
-        """Identity of the inputs."""
-        return self.image.key, self.psf and self.psf.key, self.repair
+    def is_checked(self) -> bool:
+        """Whether to run it."""
+        return bool(self.check.isChecked())
 
-    def fitted_psf(self, image: Volume, shared: Shared) -> Volume | None:
-        """Return the PSF on the image's voxels, fitted once for all methods."""
-        if self.psf is None:
-            return None
-        psf, repair = self.psf.read(), self.repair
-        key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
-        return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
+    @property
+    def form(self) -> "Form[Settings]":
+        """The form of the settings."""
+        if self._form is None:
+            self._form = self._make_form()
+        return self._form
 
-    def deconvolve(self, chosen: ChosenMethod, shared: Shared) -> Steps[Volume]:
-        """Yield updates of a deconvolution in memory; return its result."""
-        image = self.image.read()
-        psf = self.fitted_psf(image, shared)
-        steps = deconvolve_iter(image, psf, chosen.method, tile=chosen.tile, shared=shared)
-        return (yield from chosen.updates(steps, image.shape))
+    def settings(self) -> Settings:
+        """Return the settings; see :meth:`Form.settings` for errors."""
+        on = {"device": preferences.device()}
+        if self._form is None:
+            return from_dict(type(self._settings), as_dict(self._settings) | on)
+        return self._form.settings(**on)
+
+    def chosen(self, entries: dict[str, Entry]) -> ChosenMethod:
+        """Return the method; ``entries`` are the models by name.
+
+        Raises :class:`RlnError` if a setting is not valid, or the model is gone.
+        """
+        settings = self.settings()
+        if isinstance(settings, RichardsonLucy):
+            kept = iterations_in(self.kept_iterations.value)
+            return ChosenMethod(method=settings, name=settings.title, kept_iterations=kept)
+        if isinstance(settings, Wiener):
+            return ChosenMethod(method=settings, name=settings.title)
+        if self.key not in entries:
+            raise FieldError(
+                f"the model {self.key} is not among your models any more; remove its row, or "
+                "import it on the page Train.",
+                self.check,
+            )
+        entry, file = entries[self.key], preferences.library().path(self.key)
+        return ChosenMethod(
+            method=settings.of(file or self.key),
+            name=f"{entry.architecture} {self.key}",
+            needs_psf=entry.needs_psf,
+            tile=preferences.tile(),
+        )
+
+    def name_by(self, entries: dict[str, Entry]) -> None:
+        """Name a network by its architecture and model."""
+        if self.is_network:
+            entry = entries.get(self.key)
+            self.check.setText(f"{entry.architecture} {self.key}" if entry else self.key)
+
+    def state(self) -> State:
+        """Return the row in JSON's types; raise a :class:`RlnError` if a setting is not valid."""
+        return {
+            "key": self.key,
+            "is_checked": self.is_checked,
+            "settings": as_dict(self.settings()),
+            "kept_iterations": self.kept_iterations.value,
+        }
+
+    def restore(self, state: State) -> None:
+        """Show a row of :meth:`state`; raise a :class:`RlnError` if a setting is unknown."""
+        self._settings = from_dict(type(self._settings), state["settings"])
+        if self._form is not None:
+            self._form.show_settings(self._settings)
+        self.check.setChecked(bool(state["is_checked"]))
+        self.kept_iterations.value = str(state["kept_iterations"])
+
+    def _make_form(self) -> "Form[Settings]":
+        hidden = {"device", "report_every"} & as_dict(self._settings).keys()
+        form = Form[Settings](type(self._settings), top=self._kind.top, hidden=sorted(hidden))
+        form.show_settings(self._settings)
+        form.changed.connect(self.changed)
+        place = QWidget()
+        place.setVisible(False)
+        parts: list[Any] = [form]
+        if isinstance(self._settings, RichardsonLucy):
+            label = QLabel(self.kept_iterations.label, toolTip=self.kept_iterations.tooltip)
+            parts.append(fill(QHBoxLayout(), label, (self.kept_iterations.native, 1)))
+        fill(QVBoxLayout(place), *parts, spacing=3).setContentsMargins(18, 0, 0, 6)
+        self._place = place
+        self._body.addWidget(place)
+        return form
+
+    def _show_form(self, on: bool) -> None:
+        self.form  # noqa: B018  made at the first time
+        self._place.setVisible(on)
 
 
 class MethodList(QWidget):
-    """RLD and RLN with their settings; RLN with a list of models to tick."""
+    """Rows of methods, to which others can be added; RLD and the universal network at first."""
 
     changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
-        self.rld = QGroupBox("Richardson-Lucy (RLD)")
-        self.rld_form = Form(
-            RichardsonLucy, top=("iterations", "back_projector"), hidden=("device", "report_every")
+        self.rows: list[MethodRow] = []
+        self.add_button = QPushButton("Add a method")
+        self.add_button.setToolTip(
+            "<p>All ticked methods run on the image one after the other. Add the ones to compare: "
+            "the same method with other settings too.</p>"
         )
-        tip = "<p>Iterations to keep, which can be browsed with a slider afterwards.</p>"
-        self.kept_iterations = widget_for(str, value=_KEPT_ITERATIONS, tooltip=tip)
-        self.rln = QGroupBox("Networks")
-        self.rln_form = Form(NetworkOptions, top=(), hidden=("device",))
-        self.models = QListWidget()
-        self.models.setSpacing(2)
-        self.models.setToolTip("<p>Every ticked model is applied; universal needs no training.</p>")
-        kept = (QLabel("Keep iterations"), self.kept_iterations.native)
-        fill(QVBoxLayout(self.rld), self.rld_form, *kept, margin=5)
-        fill(QVBoxLayout(self.rln), self.models, self.rln_form, margin=5)
-        fill(QVBoxLayout(self), self.rld, self.rln, margin=0)
-        for box in (self.rld, self.rln):
-            box.setCheckable(True)
-            box.toggled.connect(self.changed)
+        menu = QMenu(self)
+        menu.setToolTipsVisible(True)
+        menu.aboutToShow.connect(lambda: self._fill_menu(menu))
+        self.add_button.setMenu(menu)
+        self._rows = fill(QVBoxLayout(), margin=0, spacing=2)
+        buttons = fill(QHBoxLayout(), self.add_button, margin=0)
+        buttons.addStretch(1)
+        fill(QVBoxLayout(self), self._rows, buttons, margin=0, spacing=4)
         self.library_watcher = LibraryWatcher(self)
-        self.library_watcher.changed.connect(self._show_models)
-        self._show_models()
-        self.rld_form.changed.connect(self.changed)
-        self.rln_form.changed.connect(self.changed)
-        self.models.itemChanged.connect(self.changed)
+        self.library_watcher.changed.connect(self._name_networks)
+        for key in ("rld", UNIVERSAL):
+            self.add(key)
+
+    def add(self, key: str) -> MethodRow:
+        """Add a row for a classical method, or for a model, by its key; return the row."""
+        row = MethodRow(key)
+        row.name_by(self._entries())
+        row.changed.connect(self.changed)
+        row.removed.connect(lambda: self.remove(row))
+        self.rows.append(row)
+        self._rows.addWidget(row)
+        self.changed.emit()
+        return row
+
+    def add_model(self, name: str) -> None:
+        """Add a model, or tick it if it is in the list."""
+        self.library_watcher.check()
+        known = next((row for row in self.rows if row.key == name), None)
+        (known or self.add(name)).check.setChecked(True)
+
+    def remove(self, row: MethodRow) -> None:
+        """Remove a row."""
+        self.rows.remove(row)
+        self._rows.removeWidget(row)
+        row.setVisible(False)
+        row.deleteLater()
+        self.changed.emit()
 
     def chosen(self) -> list[ChosenMethod]:
         """Return the ticked methods.
 
-        Raises :class:`RlnError` if none is ticked, or settings are not valid.
+        Raises :class:`RlnError` if none is ticked, two are the same, or settings are not valid.
         """
-        methods: list[ChosenMethod] = []
-        if self.rld.isChecked():
-            rld = self.rld_form.settings(device=preferences.device(), report_every=1)
-            kept = iterations_in(self.kept_iterations.value)
-            methods.append(ChosenMethod(method=rld, name=rld.title, kept_iterations=kept))
-        if self.rln.isChecked():
-            library = preferences.library()
-            options = self.rln_form.settings(device=preferences.device())
-            entries = {entry.name: entry for entry in self.library_watcher.entries}
-            methods += [
-                ChosenMethod(
-                    method=options.of(library.path(name) or name),
-                    name=f"{entries[name].architecture} {name}" if name in entries else name,
-                    needs_psf=name not in entries or entries[name].needs_psf,
-                    tile=preferences.tile(),
-                )
-                for name in self.ticked_models()
-            ]
+        entries = self._entries()
+        methods = [row.chosen(entries) for row in self.rows if row.is_checked]
         if not methods:
-            raise RlnError("tick at least one method: RLD, or a network.")
+            raise FieldError("tick at least one method, or add one.", self.add_button)
+        for i, method in enumerate(methods):
+            if method in methods[:i]:
+                raise FieldError(
+                    f"{method.name} is in the list twice with the same settings; change them, or "
+                    "remove one.",
+                    [row for row in self.rows if row.is_checked][i].check,
+                )
         return methods
 
-    def ticked_models(self) -> list[str]:
-        """Return the names of the ticked models."""
-        items = (self.models.item(i) for i in range(self.models.count()))
-        return [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
+    def state(self) -> list[State]:
+        """Return the rows in JSON's types; raise a :class:`RlnError` if a setting is not valid."""
+        return [row.state() for row in self.rows]
 
-    def _show_models(self) -> None:
-        """List the models of the library; those ticked stay ticked."""
-        ticked = self.ticked_models() if self.models.count() else [UNIVERSAL]
-        names = [entry.name for entry in self.library_watcher.entries if not entry.error]
-        self.models.blockSignals(True)
-        self.models.clear()
-        for name in names:
-            item = QListWidgetItem(name, self.models)
-            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-            on = name in ticked
-            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
-        rows = min(max(len(names), 2), 6)
-        row = self.models.sizeHintForRow(0) + 2 * self.models.spacing()
-        self.models.setFixedHeight(row * rows + 6)
-        self.models.blockSignals(False)
+    def restore(self, states: list[State]) -> None:
+        """Replace the rows by those of :meth:`state`.
+
+        Raises :class:`RlnError` if a setting is unknown, as of another version; the rows stay.
+        """
+        before, self.rows = self.rows, []
+        try:
+            for state in states:
+                self.add(str(state["key"])).restore(state)
+        except (RlnError, KeyError, TypeError) as error:
+            for row in [*self.rows]:
+                self.remove(row)
+            self.rows = before
+            raise RlnError(f"these settings are of another version ({error}).") from error
+        added, self.rows = self.rows, [*before, *self.rows]
+        for row in before:
+            self.remove(row)
+        assert self.rows == added
+
+    def _entries(self) -> dict[str, Entry]:
+        return {entry.name: entry for entry in self.library_watcher.entries if not entry.error}
+
+    def _name_networks(self) -> None:
+        entries = self._entries()
+        for row in self.rows:
+            row.name_by(entries)
+        self.changed.emit()
+
+    def _fill_menu(self, menu: QMenu) -> None:
+        self.library_watcher.check()
+        menu.clear()
+        for key, kind in CLASSICAL.items():
+            menu.addAction(kind.name, lambda key=key: self.add(key)).setToolTip(kind.tip)
+        menu.addSeparator()
+        for name, entry in self._entries().items():
+            menu.addAction(f"{entry.architecture} {name}", lambda name=name: self.add(name))
+
+
+def _button(text: str, tip: str) -> QToolButton:
+    button = QToolButton(text=text, toolTip=f"<p>{tip}</p>", autoRaise=True)
+    button.setFixedWidth(24)
+    return button
 
 
 def iterations_in(text: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from napari_rln.core.tiles import blocks, plan_tiles
 from napari_rln.core.volume import Box, Shape, Volume, check_finite
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.deconvolve.method_list import ChosenMethod, Inputs
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, Inputs
 from napari_rln.gui.deconvolve.result_destination import file_name
 from napari_rln.gui.deconvolve.streams import LayerStream
 from napari_rln.gui.jobs import Steps, Update, streamed

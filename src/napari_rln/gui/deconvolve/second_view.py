@@ -11,7 +11,7 @@ from napari_rln.core.volume import Shape, Volume
 from napari_rln.deconvolution.views import DualSettings, TwoViews, pair_views_iter
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.deconvolve.method_list import ChosenMethod
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.deconvolve.streams import PairedViews
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, Update, streamed

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.deconvolve.method_list import ChosenMethod
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.deconvolve.result_destination import FolderField
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed

@@ -39,7 +39,7 @@ def dock(open_dock, viewer, library, monkeypatch):
     viewer.open_sample("napari-rln", "bead_psf")
     psf = viewer.layers["bead_psf"]
     psf.data = psf.data[20:45, 20:45, 20:45]  # a smaller one trains faster
-    _, widget = open_dock("Training")
+    _, widget = open_dock("Train")
     widget.form.psf.layer, widget.form.image.layer = viewer.layers["bead_psf"], None
     widget.form.name.setText("mine")
     settings = widget.form.training.settings()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _WAIT_MS = 200  # from a change to the examination, as more may follow
 
 
-class PsfDock(QWidget):
+class PsfPage(QWidget):
     """Pages that create a PSF, its findings, and its repairs."""
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:

@@ -21,11 +21,12 @@ from qtpy.QtWidgets import (
 from napari_rln.evaluate.comparison import Comparison
 from napari_rln.gui.layouts import fill
 
+_NARROWEST, _NAME = 30, 118  # pixels of a column, and of that of names
 # Header and tooltip of the columns that are shown.
 _COLUMNS = {
     "name": ("", ""),
-    "seconds": ("time (s)", "Computing time."),
-    "peak_mb": ("memory (MB)", "Additional memory of the process at its peak."),
+    "seconds": ("s", "Computing time in seconds."),
+    "peak_mb": ("MB", "Additional memory of the process at its peak, in megabytes."),
     "chi2": (
         "\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}",
         "Reduced chi squared of the residual between the blurred result and the image: 1 agrees "
@@ -64,7 +65,10 @@ class Table(QWidget):
         self.table = QTableWidget()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.verticalHeader().setVisible(False)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setMinimumSectionSize(_NARROWEST)
+        self.table.setWordWrap(False)
         copy, save = QPushButton("Copy table"), QPushButton("Save CSV\N{HORIZONTAL ELLIPSIS}")
         copy.clicked.connect(self._copy)
         save.clicked.connect(self._save)
@@ -92,10 +96,15 @@ class Table(QWidget):
             self.table.setHorizontalHeaderItem(column, header)
             for row, scores in enumerate(comparison.rows):
                 value = scores.cells().get(name, "")
-                item = QTableWidgetItem(f"{value:.3g}" if isinstance(value, float) else str(value))
+                item = QTableWidgetItem(_text(value))
                 if column:
                     item.setTextAlignment(right)
+                else:
+                    item.setToolTip(str(value))
                 self.table.setItem(row, column, item)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
+        header.resizeSection(0, _NAME)
         rows = self.table.verticalHeader().length() + self.table.horizontalHeader().height()
         self.table.setFixedHeight(rows + 20)
         self.setVisible(True)
@@ -119,3 +128,9 @@ class Table(QWidget):
         path, _ = QFileDialog.getSaveFileName(self, "Save the table", "table.csv", "CSV (*.csv)")
         if path and self.comparison is not None:
             self.comparison.to_csv(Path(path))
+
+
+def _text(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

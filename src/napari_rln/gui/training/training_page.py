@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     import napari
 
 
-class TrainingDock(QWidget):
+class TrainingPage(QWidget):
     """Settings of a training, its progress, and the models."""
+
+    use_requested = Signal(str)  # name of a model
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()

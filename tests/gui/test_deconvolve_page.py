@@ -30,7 +30,7 @@ from napari_rln.psf.prepare import prepare_psf
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
 
-TITLE = "Deconvolve and compare"
+TITLE = "Deconvolve"
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +53,19 @@ def dock(open_dock, pair):
         data, options, _ = layer_data(volume)
         viewer.add_image(data, **options)
     dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
-    dock.methods.rld_form.fields["iterations"].value = 10
+    dock.methods.rows[0].form.fields["iterations"].value = 10
     dock.viewer = viewer
     return dock
 
 
 def results(dock):
-    return {layer.name: layer for layer in dock.results.layers()}
+    return {layer.name: layer for layer in dock.compare.layers()}
 
 
 def test_rld_and_rln_stream_into_layers_and_are_compared(dock, idle):
     viewer, image = dock.viewer, dock.image.layer
-    dock.results.truth.layer = viewer.layers[2]
-    dock.methods.kept_iterations.value = "1 2 5"
+    dock.compare.truth.layer = viewer.layers[2]
+    dock.methods.rows[0].kept_iterations.value = "1 2 5"
     seen = []
     dock.jobs.reported.connect(lambda job, update: seen.append((job.title, update.content)))
     dock.bar.run_button.click()
@@ -87,25 +87,25 @@ def test_rld_and_rln_stream_into_layers_and_are_compared(dock, idle):
     assert len(limits) == 1
     assert viewer.canvas.grid.enabled
 
-    rows = dock.results.table.comparison.rows
+    rows = dock.compare.table.comparison.rows
     assert [row.name for row in rows] == ["cells", *found]
     assert rows[1].volume.psnr_db > rows[0].volume.psnr_db
-    assert dock.results.table.table.rowCount() == 3
+    assert dock.compare.table.table.rowCount() == 3
     assert rows[1].chi2 is not None
 
     # Browsing goes through the kept iterations, and the layer says which is shown.
     browsed = found["cells · RLD 10"]
     last = browsed.data.copy()
-    dock.results.slider.setValue(1)
+    dock.compare.browser.slider.setValue(1)
     assert browsed.name == "cells · RLD 2"
     assert record_of(browsed).facts["iterations"] == 2
     assert not np.allclose(browsed.data, last)
-    dock.results.slider.setValue(3)
+    dock.compare.browser.slider.setValue(3)
     np.testing.assert_array_equal(browsed.data, last)
 
-    dock.results.side_by_side.setChecked(False)
+    dock.compare.side_by_side.setChecked(False)
     assert not viewer.canvas.grid.enabled
-    dock.results.residual_button.click()
+    dock.compare.residual_button.click()
     idle(dock.jobs)
     maps = [layer for layer in viewer.layers if layer.name.endswith("residual")]
     assert len(maps) == 2
@@ -114,7 +114,7 @@ def test_rld_and_rln_stream_into_layers_and_are_compared(dock, idle):
 
 def test_a_crop_is_tried_and_then_the_whole(dock, idle):
     viewer = dock.viewer
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     dock.region.box.setCurrentText(DRAWN)
     dock.bar.run_button.click()
     assert "Draw a rectangle" in dock.bar.message.text()
@@ -123,13 +123,13 @@ def test_a_crop_is_tried_and_then_the_whole(dock, idle):
     viewer.add_shapes([np.array(corners)], shape_type="rectangle", units=("um", "um"))
     dock.bar.run_button.click()
     idle(dock.jobs)
-    [layer] = dock.results.layers()
+    [layer] = dock.compare.layers()
     assert layer.data.shape == (24, 23, 24)
     np.testing.assert_allclose(layer.data_to_world((0, 0, 0)), image.data_to_world((0, 4, 5)))
     dock.whole_button.click()
     idle(dock.jobs)
     assert dock.region.box.currentText() == WHOLE
-    [whole] = dock.results.layers()
+    [whole] = dock.compare.layers()
     assert whole.data.shape == image.data.shape
     viewer.dims.order = (1, 0, 2)
     dock.region.box.setCurrentText(VISIBLE)
@@ -140,7 +140,7 @@ def test_a_crop_is_tried_and_then_the_whole(dock, idle):
 @pytest.fixture
 def tuning(dock):
     """Return the dock for RLD of a visible part of the image."""
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     dock.viewer.layers.remove(dock.viewer.layers[2])
     camera = dock.viewer.scene.camera
     camera.center, camera.zoom = (0, 1.55, 1.95), min(dock.viewer.canvas.size) / 2.0
@@ -157,24 +157,24 @@ def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
     dock, viewer = tuning, tuning.viewer
     before, shapes = camera_of(dock), []
     for iterations in (3, 4, 5):
-        dock.methods.rld_form.fields["iterations"].value = iterations
+        dock.methods.rows[0].form.fields["iterations"].value = iterations
         dock.bar.run_button.click()
         idle(dock.jobs)
         assert not dock.bar.message.property("error"), dock.bar.message.text()
-        layer = next(x for x in dock.results.layers() if x.name.endswith(f"RLD {iterations}"))
+        layer = next(x for x in dock.compare.layers() if x.name.endswith(f"RLD {iterations}"))
         shapes.append((layer.data.shape, tuple(layer.translate)))
         assert camera_of(dock) == before  # the camera does not move
     assert len({*shapes}) == 1
     (planes, *sides), _ = shapes[0]
     assert planes == 24
     assert all(15 < side < n for side, n in zip(sides, (32, 40), strict=True))
-    assert len(dock.results.table.comparison.rows) == 4  # all of one part
+    assert len(dock.compare.table.comparison.rows) == 4  # all of one part
     viewer.scene.camera.zoom *= 1.6
     viewer.dims.order = (1, 0, 2)
-    dock.methods.rld_form.fields["iterations"].value = 6
+    dock.methods.rows[0].form.fields["iterations"].value = 6
     dock.bar.run_button.click()  # in another view too
     idle(dock.jobs)
-    assert {x.data.shape for x in dock.results.layers()} == {shapes[0][0]}
+    assert {x.data.shape for x in dock.compare.layers()} == {shapes[0][0]}
     viewer.dims.order = (0, 1, 2)
 
     # The rectangle is for display only, and hidden in grid mode.
@@ -182,7 +182,7 @@ def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
     assert DISPLAY_ONLY in rectangle.metadata
     assert viewer.canvas.grid.enabled
     assert not rectangle.visible
-    dock.results.side_by_side.setChecked(False)
+    dock.compare.side_by_side.setChecked(False)
     assert rectangle.visible
     low, high = np.array(rectangle.extent.world)
     np.testing.assert_allclose((high - low)[-2:], np.multiply(sides, 0.1), atol=0.06)
@@ -196,13 +196,13 @@ def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
     assert camera_of(dock) == before
     dock.bar.run_button.click()
     idle(dock.jobs)
-    assert dock.results.layers()[0].translate[1] != shapes[0][1][1]
+    assert dock.compare.layers()[0].translate[1] != shapes[0][1][1]
     viewer.layers.remove(viewer.layers["region"])
     assert dock.region.update_button.isHidden()
 
     dock.whole_button.click()
     idle(dock.jobs)
-    [whole] = dock.results.layers()
+    [whole] = dock.compare.layers()
     assert whole.data.shape == (24, 32, 40)
     assert "crop" not in whole.name
     assert "region" not in viewer.layers
@@ -227,18 +227,18 @@ def test_a_region_is_kept_until_another_is_chosen(tuning, idle):
     dock.viewer.scene.camera.zoom = 10
     dock.bar.run_button.click()
     idle(dock.jobs)
-    assert dock.results.layers()[-1].name == "cells · RLD 10"
+    assert dock.compare.layers()[-1].name == "cells · RLD 10"
 
 
 def test_residual_maps_stand_beside_their_results(dock, idle):
     viewer, grid = dock.viewer, dock.viewer.canvas.grid
-    dock.methods.rld_form.fields["iterations"].value = 3
+    dock.methods.rows[0].form.fields["iterations"].value = 3
     dock.bar.run_button.click()
     idle(dock.jobs)
     stride, shape = grid.stride, grid.shape
     center = tuple(viewer.scene.camera.center)
     for _ in range(2):  # the second time in place of the first
-        dock.results.residual_button.click()
+        dock.compare.residual_button.click()
         idle(dock.jobs)
         assert [layer.name for layer in viewer.layers if layer.visible] == [
             "cells", "cells · RLD 3", "cells · RLD 3 · residual",
@@ -247,33 +247,33 @@ def test_residual_maps_stand_beside_their_results(dock, idle):
         assert (grid.enabled, grid.stride, grid.shape) == (True, stride, shape)
         assert grid.actual_shape(viewer.layers) == (2, 3)
         assert tuple(viewer.scene.camera.center) == center
-    dock.methods.rln.setChecked(False)
-    dock.methods.rld_form.fields["iterations"].value = 4
+    dock.methods.rows[1].check.setChecked(False)
+    dock.methods.rows[0].form.fields["iterations"].value = 4
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert sum(layer.visible for layer in viewer.layers) == 6
 
 
 def test_outdated_rows_of_the_table_are_grey(dock, idle):
-    dock.methods.rln.setChecked(False)
-    dock.methods.kept_iterations.value = "1 2 5"
+    dock.methods.rows[1].check.setChecked(False)
+    dock.methods.rows[0].kept_iterations.value = "1 2 5"
     dock.bar.run_button.click()
     idle(dock.jobs)
-    table = dock.results.table
+    table = dock.compare.table
 
     def grey():
         default = table.table.item(0, 0).foreground()
         return [table.table.item(row, 1).foreground() != default for row in range(2)]
 
     assert (grey(), table.outdated.isHidden()) == ([False, False], True)
-    dock.results.slider.setValue(1)
-    [layer] = dock.results.layers()
-    assert layer.name == dock.results.browsed.currentText() == "cells · RLD 2"
+    dock.compare.browser.slider.setValue(1)
+    [layer] = dock.compare.layers()
+    assert layer.name == dock.compare.browser.box.currentText() == "cells · RLD 2"
     assert (grey(), table.outdated.isHidden()) == ([False, True], False)
-    dock.results.slider.setValue(3)
+    dock.compare.browser.slider.setValue(3)
     assert (grey(), table.outdated.isHidden()) == ([False, False], True)
-    dock.results.slider.setValue(1)
-    dock.results.compare_button.click()
+    dock.compare.browser.slider.setValue(1)
+    dock.compare.compare_button.click()
     idle(dock.jobs)
     assert [row.name for row in table.comparison.rows] == ["cells", "cells · RLD 2"]
     assert (grey(), table.outdated.isHidden()) == ([False, False], True)
@@ -283,8 +283,8 @@ def test_outdated_rows_of_the_table_are_grey(dock, idle):
 
 def test_cancelling_the_search_for_the_stop_keeps_the_displayed_estimate(dock, idle, in_step):
     in_step(dock.jobs)
-    dock.methods.rln.setChecked(False)
-    dock.methods.rld_form.fields["iterations"].value = "auto"
+    dock.methods.rows[1].check.setChecked(False)
+    dock.methods.rows[0].form.fields["iterations"].value = "auto"
     shown = []
 
     def cancel(job, update):
@@ -304,7 +304,7 @@ def test_cancelling_the_search_for_the_stop_keeps_the_displayed_estimate(dock, i
     assert 0 < facts["iterations"] <= iteration
     assert "fraction of the photons" in facts["estimated_from"]
     np.testing.assert_array_equal(layer.data, data)
-    assert layer not in dock.results.layers()  # it is no result
+    assert layer not in dock.compare.layers()  # it is no result
 
 
 def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
@@ -326,7 +326,7 @@ def test_a_failure_is_shown_once(dock, idle, monkeypatch):
     notified = []
     notification_manager.notification_ready.connect(notified.append)
     monkeypatch.setattr(methods, "deconvolve_iter", failing)
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     dock.bar.run_button.click()
     idle(dock.jobs)
     said = [label.text() for label in dock.findChildren(QLabel) if "go together" in label.text()]
@@ -338,7 +338,7 @@ def test_a_failure_is_shown_once(dock, idle, monkeypatch):
 
 
 def test_a_second_click_queues_new_runs_and_the_comparison_follows(dock, idle):
-    dock.methods.rld_form.fields["iterations"].value = 40
+    dock.methods.rows[0].form.fields["iterations"].value = 40
     dock.bar.run_button.click()
     dock.bar.run_button.click()
     assert "under way" in dock.bar.message.text()
@@ -346,16 +346,16 @@ def test_a_second_click_queues_new_runs_and_the_comparison_follows(dock, idle):
     dock.repair.setChecked(False)  # another run, of every method
     dock.bar.run_button.click()
     assert len(dock.jobs.waiting) == 2 * waiting + 1
-    dock.methods.rld_form.fields["iterations"].value = 41  # RLN is under way as it is
+    dock.methods.rows[0].form.fields["iterations"].value = 41  # RLN is under way as it is
     dock.bar.run_button.click()
     assert len(dock.jobs.waiting) == 2 * waiting + 2
     idle(dock.jobs, 120)
-    assert len(dock.results.table.comparison.rows) == 6  # with the image
+    assert len(dock.compare.table.comparison.rows) == 6  # with the image
     assert dock.viewer.canvas.grid.enabled
 
 
 def test_cancelling_keeps_an_estimate_named_by_its_iteration(dock, idle, qtbot):
-    dock.methods.rld_form.fields["iterations"].value = 100_000
+    dock.methods.rows[0].form.fields["iterations"].value = 100_000
     dock.bar.run_button.click()
     assert len(dock.jobs.waiting) == 1
     qtbot.waitUntil(lambda: "cells · RLD" in dock.viewer.layers, timeout=30_000)
@@ -374,7 +374,7 @@ def test_failures_are_sentences_and_leave_no_layer(dock, idle, monkeypatch):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(methods, "deconvolve_iter", failing)
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     before = len(dock.viewer.layers)
     dock.bar.run_button.click()
     idle(dock.jobs)
@@ -388,7 +388,7 @@ def test_failures_are_sentences_and_leave_no_layer(dock, idle, monkeypatch):
     dock.psf.layer = dock.image.layer
     dock.bar.run_button.click()
     assert "as the image and as the PSF" in dock.bar.message.text()
-    dock.methods.rld.setChecked(False)
+    dock.methods.rows[0].check.setChecked(False)
     dock.bar.run_button.click()
     assert "Tick at least one method" in dock.bar.message.text()
 
@@ -396,23 +396,23 @@ def test_failures_are_sentences_and_leave_no_layer(dock, idle, monkeypatch):
 def test_a_reference_is_registered_and_compared(dock, idle, pair):
     pytest.importorskip("SimpleITK")
     viewer, image = dock.viewer, dock.image.layer
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     dock.bar.run_button.click()
     idle(dock.jobs)
     moved = np.roll(image.data, (1, 2, -2), (0, 1, 2))
     other = viewer.add_image(moved, name="confocal", scale=image.scale, units=image.units)
-    dock.results.reference.layer = other
-    dock.results.transform.value = "translation"
-    dock.results.register_button.click()
+    dock.compare.reference.layer = other
+    dock.compare.transform.value = "translation"
+    dock.compare.register_button.click()
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     found = viewer.layers["confocal · registered"]
     inner = (slice(4, -4),) * 3
     assert np.corrcoef(found.data[inner].ravel(), image.data[inner].ravel())[0, 1] > 0.9
-    assert found not in dock.results.layers()
-    dock.results.compare_button.click()
+    assert found not in dock.compare.layers()
+    dock.compare.compare_button.click()
     idle(dock.jobs)
-    assert [row.name for row in dock.results.table.comparison.rows] == [
+    assert [row.name for row in dock.compare.table.comparison.rows] == [
         "cells", "cells · RLD 10", "confocal · registered",
     ]  # fmt: skip
 
@@ -479,7 +479,7 @@ def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
     compile(QApplication.clipboard().text(), "copied", "exec")
 
     # After a run the time is estimated.
-    dock.methods.rln.setChecked(False)
+    dock.methods.rows[1].check.setChecked(False)
     dock.bar.run_button.click()
     idle(dock.jobs)
     qtbot.waitUntil(lambda: " s, " in dock.costs.text(), timeout=60_000)
@@ -500,7 +500,7 @@ def test_a_network_takes_the_tiles_of_the_preferences(dock, idle, monkeypatch):
 
 
 def test_closing_napari_during_a_run_is_safe(dock, qtbot):
-    dock.methods.rld_form.fields["iterations"].value = 100_000
+    dock.methods.rows[0].form.fields["iterations"].value = 100_000
     dock.bar.run_button.click()
     qtbot.waitUntil(lambda: "cells · RLD" in dock.viewer.layers, timeout=30_000)
     dock.viewer.close()
@@ -510,7 +510,7 @@ def test_closing_napari_during_a_run_is_safe(dock, qtbot):
 
 def test_closing_the_dock_during_a_run_ends_it(dock, idle, qtbot):
     viewer = dock.viewer
-    dock.methods.rld_form.fields["iterations"].value = 100_000
+    dock.methods.rows[0].form.fields["iterations"].value = 100_000
     dock.bar.run_button.click()
     qtbot.waitUntil(lambda: "cells · RLD" in viewer.layers, timeout=30_000)
     viewer.window.remove_dock_widget(dock)
@@ -524,8 +524,8 @@ def test_closing_the_dock_during_a_run_ends_it(dock, idle, qtbot):
 def test_clicks_while_napari_shows_progress_do_no_harm(dock, idle, qtbot, click):
     """The progress bar of napari handles what waits, in the midst of a report."""
     viewer, clicked = dock.viewer, []
-    dock.methods.rln.setChecked(False)
-    dock.methods.rld_form.fields["iterations"].value = 600
+    dock.methods.rows[1].check.setChecked(False)
+    dock.methods.rows[0].form.fields["iterations"].value = 600
 
     def act():
         nested = any(frame.name == "_advance" for frame in traceback.extract_stack())
@@ -561,7 +561,7 @@ def test_clicks_while_napari_shows_progress_do_no_harm(dock, idle, qtbot, click)
         return
     idle(dock.jobs)
     if click == "run":
-        assert [layer.name for layer in dock.results.layers()] == ["cells · RLD 600"]
+        assert [layer.name for layer in dock.compare.layers()] == ["cells · RLD 600"]
     else:
         assert any("cancelled" in layer.name for layer in viewer.layers)
-        assert not dock.results.layers()
+        assert not dock.compare.layers()

@@ -1,0 +1,1 @@
+"""The page that compares results with their image and with each other."""

@@ -1,0 +1,327 @@
+"""Comparison of results: side by side, in words and numbers, as residual maps, by iteration."""
+
+import dataclasses
+import html
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.layers import Image
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.evaluate.comparison import Comparison, compare_iter
+from napari_rln.evaluate.verdict import Verdict, verdicts
+from napari_rln.gui.compare.comparison_table import Table
+from napari_rln.gui.compare.grids import crop_like, on_voxels_of
+from napari_rln.gui.compare.iteration_browser import IterationBrowser
+from napari_rln.gui.compare.residual_maps import ResidualMaps
+from napari_rln.gui.compare.side_by_side import SideBySide
+from napari_rln.gui.deconvolve.chosen_method import FinishedResult, Inputs
+from napari_rln.gui.deconvolve.streams import (
+    COMPARED,
+    RESULTS,
+    ResultStream,
+    equalize_contrast,
+    result_layers,
+)
+from napari_rln.gui.events import follow
+from napari_rln.gui.fields import widget_for
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, streamed
+from napari_rln.gui.layers import LayerImage, record_of, source_of
+from napari_rln.gui.layouts import Collapsible, ScrollArea, fill
+from napari_rln.gui.pickers import LayerPicker
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.theme import ERROR, OK, WARNING
+from napari_rln.registration.register import RegistrationSettings, TransformKind, register_iter
+
+_WINDOW = "compare"  # shows the progress of these jobs, instead of the page Deconvolve
+_COLOURS = {"good": OK, "fair": WARNING, "poor": ERROR}
+_NOTHING = (
+    "Nothing to compare yet: run a method on the page Deconvolve. Its results appear here beside "
+    "the image, with what they are worth."
+)
+
+State = tuple[int, Any]
+"""Identity of a layer, and the number of iterations that it shows."""
+
+
+@dataclass(eq=False)
+class _Group:
+    """The results of one image."""
+
+    inputs: Inputs
+    shared: Shared | None
+    is_new: bool = True  # whether there are results since the last comparison
+    comparison: Comparison | None = None
+    states: list[State] = field(default_factory=list)  # of the layers in its rows
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class ComparePage(QWidget):
+    """Results of the deconvolved images, of which one is compared at a time.
+
+    ``jobs`` are those of the deconvolutions, which a comparison waits for.
+    """
+
+    compared = Signal(str, object)  # the verdicts as rich text, and themselves
+
+    def __init__(self, viewer: ViewerModel, jobs: JobQueue) -> None:
+        super().__init__()
+        self._viewer, self._jobs = viewer, jobs
+        self._groups: dict[str, _Group] = {}  # by the hash of the image
+        self.image = QComboBox(toolTip="<p>The image whose results are compared. Choose it.</p>")
+        self.words = QLabel(_NOTHING, wordWrap=True, textFormat=Qt.TextFormat.RichText)
+        self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.truth = LayerPicker(viewer, optional="no truth")
+        self.truth.setToolTip(
+            "<p>The true object, as of a simulation. Choose its layer, and press Compare, to add "
+            "PSNR, SSIM and resolution.</p>"
+        )
+        self.reference = LayerPicker(viewer, optional="no reference")
+        self.reference.setToolTip(
+            "<p>The same object by another microscope or program. Choose its layer, and press "
+            "Register to bring it onto the image's voxels and compare it.</p>"
+        )
+        self.transform = widget_for(TransformKind, value=RegistrationSettings().transform)
+        self.register_button = QPushButton("Register")
+        tip = (
+            "<p>Where a result lacks light (green) or has too much (pink), in units of the noise. "
+            "Look there for structure that a method lost or invented.</p>"
+        )
+        self.residual_button = QPushButton("Residual maps", toolTip=tip)
+        tip = (
+            "<p>Image and results in panels with one camera. Untick to lay them on top of each "
+            "other.</p>"
+        )
+        self.side_by_side = QCheckBox("Side by side", checked=True, toolTip=tip)
+        self.panels = SideBySide(viewer, self)
+        self.maps = ResidualMaps(viewer)
+        self.table = Table()
+        self.browser = IterationBrowser(viewer)
+        self.bar = RunBar(jobs, self.compare, label="Compare", window=_WINDOW)
+        self.compare_button = self.bar.run_button
+        self._lay_out()
+        self.image.currentIndexChanged.connect(self._on_image)
+        self.residual_button.clicked.connect(lambda: self.bar.attempt(self.add_residuals))
+        self.register_button.clicked.connect(lambda: self.bar.attempt(self.register))
+        self.side_by_side.toggled.connect(self.arrange)
+        self.panels.ended.connect(lambda: self.side_by_side.setChecked(False))
+        follow(self, viewer.layers.events.removed, self._on_removed)
+        self.browser.browsed.connect(self._mark_outdated)
+        self._show_group()
+
+    def add_result(self, result: FinishedResult) -> None:
+        """Add a finished result; results are compared within their image."""
+        key = result.record.inputs["image"]
+        group = self._groups.setdefault(key, _Group(result.inputs, result.shared))
+        group.inputs, group.shared, group.is_new = result.inputs, result.shared, True
+        self.image.blockSignals(True)
+        if self.image.findData(key) < 0:
+            self.image.addItem(result.inputs.image.name, key)
+        self.image.setCurrentIndex(self.image.findData(key))
+        self.image.blockSignals(False)
+        if isinstance(result.stream, ResultStream):
+            self.browser.add(result.stream)
+        equalize_contrast(self.layers())
+        self._show_group()
+
+    def compare_new(self) -> None:
+        """Arrange the results, and compare those of every image that has new ones."""
+        self.arrange()
+        for key, group in self._groups.items():
+            if group.is_new:
+                self.bar.attempt(lambda key=key: self._compare(key), clicked=False)  # type: ignore[misc]
+
+    def layers(self) -> list[Image]:
+        """Return the layers with results of the chosen image."""
+        return result_layers(self._viewer, self._key, RESULTS)
+
+    def compare(self) -> None:
+        """Compare all results of the chosen image in words and numbers."""
+        self._compare(self._key)
+
+    def _compare(self, key: str) -> None:
+        group, results = self._group_of(key), self._sources(key)
+        inputs, truth = group.inputs, None
+        if self.truth.layer is not None:
+            truth = crop_like(inputs.image, self.truth.source("the truth"))
+        # The volumes that methods share are freed afterwards.
+        shared, group.shared, group.is_new = group.shared or Shared(), None, False
+        rld = next((s.layer.name for s in results if _is_plain_rld(s.layer)), None)
+
+        def steps() -> Steps[Comparison]:
+            raw = inputs.image.read()
+            volumes = [on_voxels_of(raw, result.read()) for result in results]
+            fitted = inputs.fitted_psf(raw, shared)
+            known = truth.read() if truth else None
+            reports = compare_iter(raw, volumes, truth=known, psf=fitted, shared=shared)
+            return (yield from streamed(reports))
+
+        states = [state_of(source.layer) for source in (inputs.image, *results)]
+
+        def show(comparison: Comparison) -> None:
+            group.comparison, group.states = comparison, states
+            prefix = f"{inputs.image.name} \N{MIDDLE DOT} "
+            group.verdicts = tuple(
+                dataclasses.replace(each, name=each.name.removeprefix(prefix))
+                for each in verdicts(comparison, rld)
+            )
+            self._show_group()
+            self.compared.emit(words_of(group.verdicts), group.verdicts)
+
+        job = BackgroundJob(
+            "comparison",
+            steps,
+            key=(inputs.key, *states, *(each and each.key for each in (truth, *results))),
+            done=show,
+            window=_WINDOW,
+        )
+        if not self._jobs.is_under_way(job):
+            self._jobs.add(job)
+
+    def add_residuals(self) -> None:
+        """Add a residual map of every result of the chosen image."""
+        group, results = self._group_of(self._key), self._sources(self._key)
+        if group.inputs.psf is None:
+            raise RlnError(
+                "a residual map needs the PSF; choose it on the page Deconvolve, and run a method."
+            )
+        jobs = [self.maps.job(group.inputs, each, _WINDOW, self.arrange) for each in results]
+        self._jobs.add(*jobs)
+
+    def register(self) -> None:
+        """Register the reference to the chosen image, on its grid."""
+        if self.reference.layer is None:
+            raise RlnError("choose the reference, a layer that shows the same object.")
+        reference = self.reference.source("the reference")
+        image = self._group_of(self._key).inputs.image
+        settings = RegistrationSettings(transform=self.transform.value)
+
+        def steps() -> Steps[Volume]:
+            return (yield from streamed(register_iter(reference.read(), image.read(), settings)))
+
+        def show(registered: Volume) -> None:
+            colormap = reference.layer.colormap
+            self._viewer.add_layer(image.layer_of(registered, colormap=colormap))
+
+        title = f"registration of {reference.name}"
+        self._jobs.add(BackgroundJob(title, steps, done=show, window=_WINDOW))
+
+    def arrange(self) -> None:
+        """Show the chosen image and its results side by side, or on top of each other."""
+        group = self._groups.get(self._key)
+        compared = self._compared(self._key)
+        is_part = group is not None and group.inputs.image.box is not None
+        if not self.side_by_side.isChecked() or group is None or not compared:
+            self.panels.stop(keep_camera=is_part)
+            return
+        shown = [group.inputs.image.layer, *compared, *self.maps.of(compared)]
+        self.panels.show(shown, keep_camera=is_part)  # the user moved it to the part
+
+    @property
+    def _key(self) -> str:
+        return self.image.currentData() or ""
+
+    def _group_of(self, key: str) -> _Group:
+        if key not in self._groups:
+            raise RlnError("run a method on the page Deconvolve first.")
+        return self._groups[key]
+
+    def _compared(self, key: str) -> list[Image]:
+        """Return the results of an image, and registered references."""
+        return result_layers(self._viewer, key, COMPARED)
+
+    def _sources(self, key: str) -> list[LayerImage]:
+        """Return the results of an image, not read yet."""
+        image, layers = self._group_of(key).inputs.image, self._compared(key)
+        if not layers:
+            raise RlnError("the results of the image were removed; run a method first.")
+        point = self._viewer.dims.point
+        return [crop_like(image, source_of(layer, point)) for layer in layers]
+
+    def _on_image(self) -> None:
+        self._show_group()
+        self.arrange()
+
+    def _on_removed(self) -> None:
+        self.browser.refresh()
+        self._mark_outdated()
+
+    def _show_group(self) -> None:
+        """Show what is known of the results of the chosen image."""
+        group = self._groups.get(self._key)
+        self._image_row.setVisible(self.image.count() > 1)
+        self._shown_with_results.setVisible(group is not None)
+        if group is None or group.comparison is None:
+            self.table.setVisible(False)
+            self.words.setText(_NOTHING if group is None else "")
+            return
+        self.table.show_comparison(group.comparison)
+        self._mark_outdated()
+        self.words.setText(words_of(group.verdicts))
+
+    def _mark_outdated(self) -> None:
+        """Mark the rows of layers that were removed, or show another iteration now."""
+        group = self._groups.get(self._key)
+        if group is not None and group.comparison is not None:
+            now = [state_of(layer) for layer in self._viewer.layers if isinstance(layer, Image)]
+            self.table.mark_outdated([state not in now for state in group.states])
+
+    def _lay_out(self) -> None:
+        self._image_row, self._shown_with_results, content = QWidget(), QWidget(), QWidget()
+        fill(QFormLayout(self._image_row), ("Image", self.image), margin=0)
+        transform = self.transform.native
+        registration = fill(QHBoxLayout(), (self.reference, 1), transform, self.register_button)
+        others = QWidget()
+        fill(QFormLayout(others), ("Truth", self.truth), ("Reference", registration), margin=0)
+        look = fill(QHBoxLayout(), self.side_by_side, self.residual_button)
+        look.addStretch(1)
+        below = fill(QVBoxLayout(self._shown_with_results), margin=0)
+        fill(
+            below,
+            look,
+            self.browser,
+            self.bar,
+            self.table,
+            Collapsible("Truth and reference", others),
+        )
+        fill(QVBoxLayout(content), self._image_row, self.words, self._shown_with_results)
+        content.layout().addStretch(1)
+        fill(QVBoxLayout(self), ScrollArea(content), margin=0)
+
+
+def words_of(found: tuple[Verdict, ...]) -> str:
+    """Return verdicts as rich text, one line each with a dot in the colour of its quality."""
+    dot = "\N{BLACK CIRCLE}"
+    return "".join(
+        f'<p style="margin: 2px 0"><span style="color: {_COLOURS[verdict.quality]}">{dot}</span> '
+        f"<b>{html.escape(verdict.name)}</b> {html.escape(verdict.text)}</p>"
+        for verdict in found
+    )
+
+
+def state_of(layer: Image) -> State:
+    """Return the state of a layer, for comparison with a later one."""
+    record = record_of(layer)
+    return id(layer), record.facts.get("iterations") if record else None
+
+
+def _is_plain_rld(layer: Image) -> bool:
+    """Return whether a layer is a result of standard Richardson-Lucy deconvolution."""
+    record = record_of(layer)
+    if record is None or record.method != "rld":
+        return False
+    return bool(record.settings.get("back_projector", "matched") == "matched")

@@ -1,0 +1,70 @@
+"""Slider through the kept iterations of results."""
+
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QWidget
+
+from napari_rln.gui.deconvolve.streams import ResultStream
+from napari_rln.gui.layers import record_of
+from napari_rln.gui.layouts import fill
+
+
+class IterationBrowser(QWidget):
+    """Choice of a result with kept iterations, and a slider that shows them; hidden without one."""
+
+    browsed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._streams: list[ResultStream] = []
+        self.setToolTip("<p>Drag to see the result after fewer iterations.</p>")
+        self.box, self.label = QComboBox(), QLabel()
+        self.box.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        fill(QHBoxLayout(self), (self.box, 1), (self.slider, 1), self.label, margin=0)
+        self.setVisible(False)
+        self.box.currentIndexChanged.connect(self._on_choice)
+        self.slider.valueChanged.connect(self._browse)
+
+    def add(self, stream: ResultStream) -> None:
+        """Add a result, if it has kept iterations."""
+        if stream.iterates:
+            self._streams.append(stream)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List the results, and free those of removed layers."""
+        self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
+        self.box.clear()
+        self.box.addItems([s.layer.name for s in self._streams if s.layer is not None])
+        self.setVisible(self.box.count() > 0)
+
+    def _chosen(self) -> ResultStream | None:
+        index = self.box.currentIndex()
+        return self._streams[index] if 0 <= index < len(self._streams) else None
+
+    def _on_choice(self) -> None:
+        stream = self._chosen()
+        if stream is None or stream.layer is None:
+            return
+        iterations = sorted(stream.iterates)
+        record = record_of(stream.layer)
+        now = record.facts["iterations"] if record else iterations[-1]
+        self.slider.blockSignals(True)
+        self.slider.setRange(0, len(iterations) - 1)
+        self.slider.setValue(int(np.searchsorted(iterations, now)))
+        self.slider.blockSignals(False)
+        self.label.setText(f"{now} iterations")
+
+    def _browse(self, index: int) -> None:
+        stream = self._chosen()
+        if stream is not None and stream.layer is not None:
+            iteration = sorted(stream.iterates)[index]
+            stream.browse(iteration)
+            self.label.setText(f"{iteration} iterations")
+            self.box.setItemText(self.box.currentIndex(), stream.layer.name)
+            self.browsed.emit()

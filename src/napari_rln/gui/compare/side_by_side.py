@@ -1,0 +1,83 @@
+"""Layers side by side in napari's grid, without taking the view away from the user."""
+
+from collections.abc import Sequence
+from weakref import WeakSet
+
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject, Signal
+
+from napari_rln.gui.events import follow
+
+_ONE_ROW = 4  # most panels in one row; more are arranged in several
+
+
+class SideBySide(QObject):
+    """Panels of some layers; the others are hidden meanwhile, and shown again afterwards."""
+
+    ended = Signal()  # by the user, with napari's own button
+
+    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._hidden: WeakSet[Layer] = WeakSet()
+        self._is_shown = False
+        follow(self, viewer.canvas.grid.events.enabled, self._on_grid)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether layers stand side by side."""
+        return self._is_shown
+
+    def show(self, layers: Sequence[Image], *, keep_camera: bool = False) -> None:
+        """Show layers side by side.
+
+        When they stand side by side already the camera stays at its place, and its zoom changes
+        only with the size of the panels. With ``keep_camera`` it stays in any case.
+        """
+        viewer, grid = self._viewer, self._viewer.canvas.grid
+        was_shown, before = self._is_shown and grid.enabled, self._cells()
+        for layer in viewer.layers:
+            if layer in layers:
+                layer.visible = True
+            elif layer.visible:
+                self._hidden.add(layer)
+                layer.visible = False
+        grid.stride = 1
+        grid.shape = (1, -1) if len(layers) <= _ONE_ROW else (-1, -1)
+        self._is_shown = True
+        grid.enabled = True
+        if keep_camera:
+            return
+        if not was_shown:
+            viewer.reset_view()
+        else:
+            # Cells keep their field of view: napari would keep the size of a voxel on the screen.
+            ratios = (old / new for old, new in zip(before, self._cells(), strict=True))
+            viewer.scene.camera.zoom *= min(1.0, *ratios)
+
+    def stop(self, *, keep_camera: bool = False) -> None:
+        """Show layers on top of each other, and those that were hidden."""
+        if not self._is_shown:
+            return
+        self._is_shown = False
+        self._viewer.canvas.grid.enabled = False
+        self._show_hidden()
+        if not keep_camera:
+            self._viewer.reset_view()
+
+    def _cells(self) -> tuple[int, int]:
+        rows, columns = self._viewer.canvas.grid.actual_shape(self._viewer.layers)
+        return rows, columns
+
+    def _show_hidden(self) -> None:
+        hidden, self._hidden = self._hidden, WeakSet()
+        for layer in hidden:
+            if layer in self._viewer.layers:
+                layer.visible = True
+
+    def _on_grid(self) -> None:
+        if self._is_shown and not self._viewer.canvas.grid.enabled:
+            self._is_shown = False
+            self._show_hidden()
+            self.ended.emit()

@@ -1,0 +1,106 @@
+"""A chosen method with its settings, its inputs, and its run in memory."""
+
+from collections.abc import Generator, Hashable
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_rln.core.record import Record
+from napari_rln.core.report import Report
+from napari_rln.core.tiles import TileSide
+from napari_rln.core.volume import FloatArray, Shape, Volume
+from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.engine.in_memory import deconvolve_iter
+from napari_rln.engine.progress import Progress
+from napari_rln.gui.deconvolve.streams import Estimate, FinishedPart, LayerStream
+from napari_rln.gui.jobs import Steps, Update, streamed
+from napari_rln.gui.layers import LayerImage
+from napari_rln.psf.examine import fit_psf
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenMethod:
+    """Ticked method with its settings, named for its results."""
+
+    method: Method
+    name: str
+    needs_psf: bool = True
+    kept_iterations: tuple[int, ...] = ()  # for browsing
+    tile: TileSide = "auto"  # side in voxels of a network's tiles in memory
+
+    def updates(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
+        """Yield the reports of an image's deconvolution as updates; return its result."""
+
+        def is_kept(report: Report) -> bool:
+            return report.phase == "deconvolve" and report.done in self.kept_iterations
+
+        def content(report: Report) -> Estimate | FinishedPart | None:
+            if report.tile is not None and report.piece is not None:
+                return FinishedPart(report.tile, report.piece)
+            estimate = report.estimate()
+            data = None if estimate is None else _embed(estimate, report.part, shape)
+            if data is None:
+                return None
+            from_search = report.phase == "stop"
+            return Estimate(report.done, data, keep=is_kept(report), from_stop_search=from_search)
+
+        return streamed(
+            steps, content, always=lambda report: report.tile is not None or is_kept(report)
+        )
+
+
+def _embed(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArray | None:
+    """Return the estimate of a part of an image in an array of zeros of the image's shape.
+
+    None if it is on another grid, as that of a first view in the search for the stop.
+    """
+    if data.shape == shape:
+        return data
+    whole = np.zeros(shape, np.float32)
+    if whole[part].shape != data.shape:
+        return None
+    whole[part] = data
+    return whole
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """Image, or a part of it, and PSF of a deconvolution, not read yet."""
+
+    image: LayerImage
+    psf: LayerImage | None
+    repair: bool  # of the PSF
+
+    @property
+    def key(self) -> Hashable:
+        """Identity of the inputs."""
+        return self.image.key, self.psf and self.psf.key, self.repair
+
+    def fitted_psf(self, image: Volume, shared: Shared) -> Volume | None:
+        """Return the PSF on the image's voxels, fitted once for all methods."""
+        if self.psf is None:
+            return None
+        psf, repair = self.psf.read(), self.repair
+        key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
+        return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
+
+    def deconvolve(self, chosen: ChosenMethod, shared: Shared) -> Steps[Volume]:
+        """Yield updates of a deconvolution in memory; return its result."""
+        yield Update(Progress(activity="reading the image"))
+        image = self.image.read()
+        yield Update(Progress(activity="preparing the PSF"))
+        psf = self.fitted_psf(image, shared)
+        yield Update(Progress(activity="measuring background and noise"))
+        steps = deconvolve_iter(image, psf, chosen.method, tile=chosen.tile, shared=shared)
+        return (yield from chosen.updates(steps, image.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedResult:
+    """A finished result, with the inputs that it is compared within."""
+
+    stream: LayerStream
+    record: Record
+    inputs: Inputs
+    shared: Shared | None = None  # what the methods of its run share

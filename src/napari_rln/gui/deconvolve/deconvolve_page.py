@@ -1,0 +1,403 @@
+"""Page for deconvolution: image, PSF, methods; results are shown during the computation."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.evaluate.verdict import Verdict
+from napari_rln.gui.copy_button import CopyButton, Run
+from napari_rln.gui.deconvolve.autosave import Autosave
+from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
+from napari_rln.gui.deconvolve.channels import Channels
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, FinishedResult, Inputs
+from napari_rln.gui.deconvolve.copied_jobs import jobs_of
+from napari_rln.gui.deconvolve.costs import Costs, needs_in_memory
+from napari_rln.gui.deconvolve.first_contact import FirstContact
+from napari_rln.gui.deconvolve.history import History, PastRun
+from napari_rln.gui.deconvolve.method_list import MethodList
+from napari_rln.gui.deconvolve.microscope_psf import MicroscopePsf
+from napari_rln.gui.deconvolve.ondisk import DiskRun
+from napari_rln.gui.deconvolve.region import Region
+from napari_rln.gui.deconvolve.result_destination import ResultDestination
+from napari_rln.gui.deconvolve.run_jobs import Stream, job_in_memory, job_on_disk
+from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
+from napari_rln.gui.deconvolve.study_window import StudyWindow
+from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
+from napari_rln.gui.layer_jobs import path_of
+from napari_rln.gui.layers import LayerImage, is_psf, is_raw, source_of
+from napari_rln.gui.layouts import Collapsible, ScrollArea, fill
+from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.remembered import layer_key, remember, remembered
+from napari_rln.gui.runbar import RunBar
+
+if TYPE_CHECKING:
+    import napari
+
+_SESSION = "deconvolve"  # key of the settings of the last session
+
+
+class DeconvolvePage(QWidget):
+    """Image, PSF and methods; results are shown in layers during the computation."""
+
+    page_requested = Signal(str)
+    result_finished = Signal(object)  # a FinishedResult
+    run_finished = Signal()  # after the last method
+
+    def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.jobs = JobQueue(self)
+        self.image = VolumePicker(napari_viewer, prefer=is_raw)
+        self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
+        self.channels = Channels(napari_viewer)
+        self.microscope = MicroscopePsf(napari_viewer, self.image, self.psf, self.channels)
+        tip = (
+            "<p>Where needed: centre, background, hot pixels, voxel size. Untick it to use the PSF "
+            "as it is.</p>"
+        )
+        self.repair = QCheckBox("Repair the PSF", checked=True, toolTip=tip)
+        self.second = SecondViewChoice(napari_viewer)
+        self.region = Region(napari_viewer)
+        self.destination = ResultDestination()
+        self.autosave = Autosave()
+        self.methods = MethodList()
+        self.history = History(napari_viewer)
+        self.bar = RunBar(self.jobs, self.run)
+        self.whole_button = QPushButton("Apply to whole volume")
+        self.whole_button.setVisible(False)
+        self.costs = Costs(self._plan)
+        self.verdicts = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
+        self.compare_button = QPushButton("Show the comparison")
+        self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
+        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self)
+        self.study = StudyWindow(self.jobs, self._study_inputs, self)
+        self.batch_button = _button(
+            "Batch\N{HORIZONTAL ELLIPSIS}",
+            "Deconvolve many files, with all channels and time points, with the methods and the "
+            "PSF of this page.",
+            self._open_batch,
+        )
+        self.study_button = _button(
+            "Study\N{HORIZONTAL ELLIPSIS}",
+            "Compare these methods, and networks trained for it, on simulated images of the PSF, "
+            "to learn which to use.",
+            self._open_study,
+        )
+        self._streams: dict[BackgroundJob, Stream] = {}
+        self._past: PastRun | None = None  # the run in the history that is under way, or the last
+        self._has_new_result = False  # since the last comparison
+        self._lay_out()
+        self._connect()
+        self._restore()
+        self._on_image()
+
+    def run(self) -> None:
+        """Queue every ticked method, for every chosen channel; first the PSFs that are missing.
+
+        Raises :class:`RlnError` if image, PSF, region or methods are missing or not valid.
+        """
+        methods = self.methods.chosen()
+        if any(method.needs_psf for method in methods):
+            psfs = self.microscope.job(lambda: self.bar.attempt(self.run, clicked=False))
+            if psfs is not None:
+                for _ in self._images():  # errors come before the computation
+                    pass
+                self.jobs.add(psfs)
+                return
+        streams: dict[BackgroundJob, Stream] = {}
+        for inputs in self._inputs(methods):
+            streams |= self._jobs_of(inputs, methods)
+        self.region.fix_visible(self.image.source("the image"))
+        fresh = [job for job in streams if not self.jobs.is_under_way(job)]
+        self.verdicts.setText("")
+        self._remember(methods)
+        self.jobs.add(*(fresh or streams))
+        self._streams |= {job: streams[job] for job in fresh}
+
+    def show_verdicts(self, text: str, found: tuple[Verdict, ...]) -> None:
+        """Show the verdicts of a comparison, as rich text, and keep them in the history."""
+        self.verdicts.setText(text)
+        self.verdicts.setVisible(bool(text))
+        self.compare_button.setVisible(bool(text))
+        if self._past is not None:
+            self._past.verdicts += [f"{each.name} {each.text}" for each in found]
+            self.history.update(self._past)
+
+    def showEvent(self, event: Any) -> None:
+        """Update the list of models, which may have changed."""
+        self.methods.library_watcher.check()
+        self.costs.refresh()
+        super().showEvent(event)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether results are written to disk; those of a region stay in memory."""
+        return self.destination.on_disk and self.region.is_whole
+
+    def _images(self) -> Iterator[LayerImage]:
+        """Yield the images of the chosen channels, or the region of them."""
+        yield self.region.part_of(self.image.source("the image"))
+        for channel in self.channels.others:
+            yield self.region.part_of(source_of(channel, self._viewer.dims.point))
+
+    def _inputs(self, methods: list[ChosenMethod]) -> list[Inputs]:
+        """Return image and PSF of every chosen channel, the chosen one first."""
+        needs_psf = any(method.needs_psf for method in methods)
+        found = []
+        for image in self._images():
+            psf = None
+            if needs_psf or self.psf.layer:
+                own = None
+                if image.layer in self.channels.others:
+                    own = self.channels.psf_of(image.layer)
+                psf = self._psf(image) if own is None else source_of(own, self._viewer.dims.point)
+            found.append(Inputs(image=image, psf=psf, repair=self.repair.isChecked()))
+        return found
+
+    def _psf(self, image: LayerImage) -> LayerImage:
+        if self.psf.layer is None:
+            raise FieldError(
+                "choose the PSF; the page PSF computes, measures or opens one. Only networks that "
+                "start from the image alone need none.",
+                self.psf,
+            )
+        if self.psf.layer is image.layer:
+            raise FieldError(
+                f"{image.name} is chosen as the image and as the PSF; choose another layer.",
+                self.psf,
+            )
+        return self.psf.source("the PSF")
+
+    def _jobs_of(self, inputs: Inputs, methods: list[ChosenMethod]) -> dict[BackgroundJob, Stream]:
+        """Return the jobs of all methods on one image."""
+        if self.on_disk:
+            sample = self.region.sample(inputs.image)
+            return dict(
+                job_on_disk(self._viewer, self._disk_run(inputs, method), sample, self._on_result)
+                for method in methods
+            )
+        # An earlier method keeps the estimates that a later one needs.
+        views = self._views(inputs)
+        shared = Shared(mark for chosen in methods for mark in chosen.method.marks)
+        return dict(
+            job_in_memory(self._viewer, inputs, views, method, shared, self._on_result)
+            for method in methods
+        )
+
+    def _disk_run(self, inputs: Inputs, method: ChosenMethod) -> DiskRun:
+        return DiskRun(
+            inputs=inputs,
+            chosen=method,
+            output=self.destination.output(inputs.image, method.name),
+            execution=self.destination.execution.settings(),
+            first=self.region.visible_box(inputs.image),
+        )
+
+    def _views(self, inputs: Inputs) -> ViewLayers | None:
+        """Return both views; None without a second."""
+        if self.second.image.layer is None:
+            return None
+        image, psf = inputs.image, inputs.psf
+        if psf is None:
+            raise FieldError("two views need their PSFs; choose at least the first's.", self.psf)
+        if self.second.image.layer is image.layer:
+            raise FieldError(
+                f"{image.name} is chosen as both views; choose another as the second.",
+                self.second.image,
+            )
+        if image.data.ndim == 2:
+            raise RlnError(f"{image.name} is a plane; two views must be stacks of one object.")
+        image.check_upright()
+        if not self.region.is_whole or self.destination.on_disk or self.channels.others:
+            raise RlnError(
+                "two views are deconvolved whole, in memory and one channel at a time; choose the "
+                "whole volume, a result in memory, and one channel."
+            )
+        return self.second.views(image, psf)
+
+    def _plan(self) -> dict[str, Callable[[], str]]:
+        """Return functions that return what a method needs, by its name."""
+        methods = self.methods.chosen()
+        inputs = self._inputs(methods)[0]
+        views, image = self._views(inputs), inputs.image
+        if self.on_disk:
+            return {m.name: self._disk_run(inputs, m).needs for m in methods}
+        size, shape, number = None, image.shape, 1  # size: of the PSF on the image's voxels
+        if views is not None:
+            size, shape, number = views.psf_shape(), views.result_shape(), 2
+        elif inputs.psf is not None:
+            size = inputs.psf.shape_on(image.voxel_um)
+        return {m.name: partial(needs_in_memory, m, shape, size, number) for m in methods}
+
+    def _jobs_to_copy(self) -> list[Run]:
+        """Return a job for every channel and method; see :func:`jobs_of` for errors."""
+        methods = self.methods.chosen()
+        return [
+            job
+            for inputs in self._inputs(methods)
+            for job in jobs_of(
+                inputs, self._views(inputs), methods, self.destination, on_disk=self.on_disk
+            )
+        ]
+
+    def _batch_task(self) -> BatchTask:
+        methods = self.methods.chosen()
+        needed = self.psf.layer or any(method.needs_psf for method in methods)
+        psf = self.psf.source("the PSF") if needed else None
+        return BatchTask(
+            methods=methods,
+            psf=psf,
+            repair=self.repair.isChecked(),
+            output=self.destination.format.settings(),
+            execution=self.destination.execution.settings(),
+        )
+
+    def _open_batch(self) -> None:
+        if self.image.layer is not None:
+            path = path_of(self.image.layer)
+            if path.exists():
+                self.batch.add(str(path))
+        if self.destination.folder.line.text():
+            self.batch.folder.suggest(Path(self.destination.folder.line.text()))
+        self.batch.show()
+        self.batch.raise_()
+
+    def _study_inputs(self) -> tuple[LayerImage, list[ChosenMethod]]:
+        return self.psf.source("the PSF"), self.methods.chosen()
+
+    def _open_study(self) -> None:
+        self.study.show()
+        self.study.raise_()
+
+    def _run_whole(self) -> None:
+        self.region.choose_whole()
+        self.bar.attempt(self.run)
+
+    def _update_region(self) -> None:
+        self.region.update_visible(self.image.source("the image"))
+
+    def _remember(self, methods: list[ChosenMethod]) -> None:
+        """Store the settings of a run, for its image and the next session, and in the history."""
+        layer, states = self.image.layer, self.methods.state()
+        assert layer is not None
+        value = {"methods": states, "repair": self.repair.isChecked()}
+        remember(_SESSION, value)
+        remember(f"{_SESSION} {layer_key(layer)}", value)
+        psf = self.psf.layer.name if self.psf.layer is not None else ""
+        self._past = PastRun(image=layer.name, psf=psf, methods=states)
+        self.history.add(self._past)
+
+    def _restore(self, key: str = _SESSION) -> None:
+        """Use the settings of an earlier run; those of another version are left out."""
+        value = remembered(key)
+        if value is None:
+            return
+        with contextlib.suppress(RlnError, KeyError, TypeError):
+            self.methods.restore(value["methods"])
+            self.repair.setChecked(bool(value["repair"]))
+
+    def _use(self, run: PastRun) -> None:
+        """Set the methods as in an earlier run, and its image and PSF if they are open."""
+        self.bar.attempt(lambda: self.methods.restore(run.methods))
+        for picker, name in ((self.image, run.image), (self.psf, run.psf)):
+            if name in self._viewer.layers:
+                picker.layer = self._viewer.layers[name]
+
+    def _on_image(self) -> None:
+        layer = self.image.layer
+        self.channels.show_for(layer)
+        with contextlib.suppress(RlnError):  # shown when the user runs it
+            if layer is not None:
+                self.destination.suggest_for(self.image.source("the image"))
+
+    def _on_result(self, result: FinishedResult) -> None:
+        self._has_new_result = True
+        self.result_finished.emit(result)
+        layer = result.stream.layer
+        if isinstance(layer, Image) and self._past is not None:
+            self._past.results.append(layer.name)
+            self.history.update(self._past)
+        if not self.on_disk:
+            self.bar.attempt(lambda: self.autosave.save(result, self.jobs), clicked=False)
+
+    def _on_report(self, job: BackgroundJob, update: Update) -> None:
+        if job in self._streams and update.content is not None:
+            self._streams[job].update(update.content, update.due)
+
+    def _on_end(self, job: BackgroundJob) -> None:
+        self.costs.refresh()
+        # After the last method the results are arranged and compared.
+        if self._streams.pop(job, None) is None or self._streams or not self._has_new_result:
+            return
+        self._has_new_result = False
+        self.run_finished.emit()
+
+    def _connect(self) -> None:
+        self.region.update_requested.connect(lambda: self.bar.attempt(self._update_region))
+        self.region.changed.connect(lambda: self.whole_button.setVisible(not self.region.is_whole))
+        self.whole_button.clicked.connect(self._run_whole)
+        self.image.changed.connect(self._on_image)
+        for changed in (
+            self.image.changed, self.psf.changed, self.second.changed, self.region.changed,
+            self.destination.changed, self.methods.changed, self.channels.changed,
+        ):  # fmt: skip
+            changed.connect(self.costs.refresh)
+        self.microscope.page_requested.connect(self.page_requested)
+        self.compare_button.clicked.connect(lambda: self.page_requested.emit("Compare"))
+        self.history.use_requested.connect(self._use)
+        self.jobs.reported.connect(self._on_report)
+        self.jobs.ended.connect(self._on_end)
+
+    def _lay_out(self) -> None:
+        rows = fill(
+            QFormLayout(),
+            ("Image", self.image),
+            ("PSF", self.psf),
+            self.microscope,
+            self.channels,
+            margin=0,
+        )
+        rare, content = QWidget(), QWidget()
+        others = fill(
+            QFormLayout(),
+            ("", self.repair),
+            ("Region", self.region),
+            ("Result", self.destination),
+            ("", self.autosave),
+            ("Second view", self.second),
+            margin=0,
+        )
+        tools = fill(QHBoxLayout(), self.copy, self.batch_button, self.study_button)
+        fill(QVBoxLayout(rare), others, tools, self.history, margin=0)
+        for label in (self.verdicts, self.compare_button):
+            label.setVisible(False)
+        more = Collapsible("More: region, files, second view, batch, history", rare)
+        parts = (
+            FirstContact(self._viewer), rows, self.methods, self.costs, self.bar,
+            self.whole_button, self.verdicts, self.compare_button, more,
+        )  # fmt: skip
+        fill(QVBoxLayout(content), *parts).addStretch(1)
+        fill(QVBoxLayout(self), ScrollArea(content), margin=0)
+
+
+def _button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:
+    button = QPushButton(text, toolTip=f"<p>{tip}</p>")
+    button.clicked.connect(action)
+    return button

@@ -1,0 +1,127 @@
+"""PSFs computed from what the files of the images state about the microscope."""
+
+import html
+from collections.abc import Callable
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
+from napari_rln.engine.progress import Progress
+from napari_rln.gui.deconvolve.channels import Channels
+from napari_rln.gui.jobs import BackgroundJob, Steps, Update
+from napari_rln.gui.layers import layer_data, optics_of, source_of
+from napari_rln.gui.layouts import fill
+from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.psf.from_microscope import psf_for
+from napari_rln.psf.optics import Optics
+
+_NO_PSF = "No PSF yet: choose its layer above, or get one."
+
+
+class MicroscopePsf(QWidget):
+    """Note on the PSF that a run computes where none is chosen, or a button to get one."""
+
+    page_requested = Signal(str)
+
+    def __init__(
+        self, viewer: ViewerModel, image: VolumePicker, psf: VolumePicker, channels: Channels
+    ) -> None:
+        super().__init__()
+        self._viewer, self._image, self._psf, self._channels = viewer, image, psf, channels
+        self.note = QLabel(wordWrap=True)
+        self.button = QPushButton("Get a PSF")
+        self.button.setToolTip("<p>Go to the page PSF to compute, measure or open one.</p>")
+        fill(QHBoxLayout(self), (self.note, 1), self.button, margin=0)
+        self.button.clicked.connect(lambda: self.page_requested.emit("PSF"))
+        self._computed: WeakKeyDictionary[Image, Image] = WeakKeyDictionary()  # by image
+        image.changed.connect(self._on_image)
+        psf.changed.connect(self._refresh)
+        self._on_image()
+
+    def job(self, done: Callable[[], None]) -> BackgroundJob | None:
+        """Return a job that computes the missing PSFs, chooses them and calls ``done``.
+
+        None if none is missing. Raises :class:`RlnError` if a file contradicts itself.
+        """
+        missing = []
+        for layer in self._without_psf():
+            optics = optics_of(layer)
+            if optics is not None and optics.is_known:
+                image = source_of(layer, self._viewer.dims.point)
+                missing.append((image, optics.microscope()[0]))
+        if not missing:
+            return None
+
+        def steps() -> Steps[list[Volume]]:
+            found = []
+            for number, (image, settings) in enumerate(missing):
+                yield Update(
+                    Progress(activity="computing the PSF", done=number, total=len(missing))
+                )
+                psf = psf_for(image, settings)
+                found.append(replace(psf, name=f"PSF of {image.name}"))
+            yield None
+            return found
+
+        def add(psfs: list[Volume]) -> None:
+            for (image, _), psf in zip(missing, psfs, strict=True):
+                self._add(image.layer, psf)
+            done()
+
+        names = ", ".join(image.name for image, _ in missing)
+        key = tuple((image.key, settings) for image, settings in missing)
+        return BackgroundJob(f"PSF of {names}", steps, key=key, done=add)
+
+    def _without_psf(self) -> list[Layer]:
+        """Return the channels to deconvolve for which no PSF is chosen."""
+        layers = [] if self._psf.layer is not None else [self._image.layer]
+        layers += [each for each in self._channels.others if self._channels.psf_of(each) is None]
+        return [layer for layer in layers if layer is not None]
+
+    def _add(self, image: Image, psf: Volume) -> None:
+        """Add a computed PSF as a hidden layer, and choose it for its image."""
+        data, options, _ = layer_data(psf, colormap="magma", visible=False)
+        selected = {*self._viewer.layers.selection}
+        layer = Image(data, **options)
+        self._viewer.add_layer(layer)
+        self._viewer.layers.selection = selected
+        self._computed[image] = layer
+        if image is self._image.layer:
+            self._psf.suggest(layer)
+        else:
+            self._channels.choose_psf(image, layer)
+
+    def _on_image(self) -> None:
+        """Choose the PSF of the image, if that of another one was chosen without the user."""
+        image = self._image.layer
+        optics = None if image is None else optics_of(image)
+        if optics is not None and optics.is_known and not self._psf.is_chosen_by_hand:
+            self._psf.suggest(self._computed.get(image))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        image = self._image.layer
+        shown = image is not None and self._psf.layer is None
+        self.setVisible(shown)
+        if shown:
+            optics = optics_of(image)
+            self.note.setText(_NO_PSF if optics is None else _note(optics))
+            self.button.setVisible(optics is None or not optics.is_known)
+
+
+def _note(optics: Optics) -> str:
+    """Return what the file states, what is assumed, or what is missing, as rich text."""
+    try:
+        settings, assumed = optics.microscope()
+    except RlnError as error:
+        return html.escape(f"{_NO_PSF} {str(error)[:1].upper()}{str(error)[1:]}")
+    nm = round(1000 * settings.wavelength_um)
+    text = f"<i>Run</i> computes the PSF from the file: {settings.modality}, NA {settings.na:g}, "
+    text += f"emission {nm} nm."
+    return f"{text} Assumed: {html.escape('; '.join(assumed))}." if assumed else text

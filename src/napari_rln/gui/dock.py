@@ -1,0 +1,133 @@
+"""The plugin's dock: PSF, deconvolution, comparison and training as tabs."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QLabel, QTabWidget, QVBoxLayout, QWidget
+
+from napari_rln.gui.layers import is_psf, optics_of
+from napari_rln.gui.layouts import fill
+from napari_rln.gui.loading import are_loaded, load
+
+if TYPE_CHECKING:
+    import napari
+
+PSF, DECONVOLVE, COMPARE, TRAIN = "PSF", "Deconvolve", "Compare", "Train"
+
+_MODULES = {
+    PSF: "napari_rln.gui.psf.psf_page",
+    DECONVOLVE: "napari_rln.gui.deconvolve.deconvolve_page",
+    COMPARE: "napari_rln.gui.compare.compare_page",
+    TRAIN: "napari_rln.gui.training.training_page",
+}
+# Pixels: the pages' own, which napari would make room for only after it has shown the dock. On a
+# screen of 1280 pixels it leaves more than 600 for the canvas.
+_WIDTH = 370
+_TIPS = {
+    PSF: "The blur of the microscope: compute it, measure it from beads, or open it.",
+    DECONVOLVE: "Run one or several methods on the image.",
+    COMPARE: "See and measure the results beside the image.",
+    TRAIN: "Train a network for your microscope, and manage models.",
+}
+
+
+class Dock(QWidget):
+    """Tabs of the four steps.
+
+    The modules of the pages are imported in a thread, and each page is made when it is first
+    shown: napari's window does not wait for either.
+    """
+
+    def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._pages: dict[str, Any] = {}
+        self.is_loaded = False
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.setMinimumWidth(_WIDTH)
+        for title, tip in _TIPS.items():
+            loading = QLabel("Loading\N{HORIZONTAL ELLIPSIS}", alignment=Qt.AlignmentFlag.AlignTop)
+            place = QWidget()
+            fill(QVBoxLayout(place), loading, margin=9)
+            self.tabs.addTab(place, title)
+            self.tabs.setTabToolTip(self.tabs.count() - 1, f"<p>{tip}</p>")
+        fill(QVBoxLayout(self), self.tabs, margin=0)
+        self.show_page(self._first_page())
+        self.tabs.currentChanged.connect(self._on_tab)
+        modules = [*_MODULES.values()]
+        if are_loaded(modules):
+            self._on_loaded()
+        else:
+            worker = create_worker(load, modules, _start_thread=False)
+            worker.returned.connect(self._on_loaded)
+            worker.start()
+
+    def page(self, title: str) -> Any:
+        """Return a page, which is made at the first call; its modules must be loaded."""
+        if title not in self._pages:
+            self._add(title, self._make(title))
+        return self._pages[title]
+
+    def show_page(self, title: str) -> None:
+        """Go to a page."""
+        self.tabs.setCurrentIndex([*_MODULES].index(title))
+
+    def event(self, event: QEvent) -> bool:
+        """Close the pages when napari closes the dock, which it does by taking its parent away.
+
+        A page with jobs cancels them when it loses its own parent, and is deleted after the last.
+        """
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            for title, page in self._pages.items():
+                if title != COMPARE:  # it has the jobs of the deconvolutions
+                    page.setParent(None)
+            self.deleteLater()
+        return bool(super().event(event))
+
+    def _make(self, title: str) -> Any:
+        module = importlib.import_module(_MODULES[title])
+        if title == PSF:
+            return module.PsfPage(self._viewer)
+        if title == TRAIN:
+            page = module.TrainingPage(self._viewer)
+            page.use_requested.connect(self._use_model)
+            return page
+        if title == DECONVOLVE:
+            page = module.DeconvolvePage(self._viewer)
+            page.page_requested.connect(self.show_page)
+            # The page that compares is made at the latest with the first result.
+            page.result_finished.connect(lambda result: self.page(COMPARE).add_result(result))
+            page.run_finished.connect(lambda: self.page(COMPARE).compare_new())
+            return page
+        deconvolution = self.page(DECONVOLVE)
+        page = module.ComparePage(self._viewer, deconvolution.jobs)
+        page.compared.connect(deconvolution.show_verdicts)
+        return page
+
+    def _add(self, title: str, page: QWidget) -> None:
+        self._pages[title] = page
+        place = self.tabs.widget([*_MODULES].index(title))
+        place.layout().takeAt(0).widget().deleteLater()
+        fill(place.layout(), page, margin=0)
+
+    def _use_model(self, name: str) -> None:
+        """Add a model to the methods, and show them."""
+        self.page(DECONVOLVE).methods.add_model(name)
+        self.show_page(DECONVOLVE)
+
+    def _first_page(self) -> str:
+        """Return the page to start with: the PSF if nothing else says it."""
+        layers = self._viewer.layers
+        has_psf = any(is_psf(layer) or optics_of(layer) is not None for layer in layers)
+        return DECONVOLVE if has_psf or not layers else PSF
+
+    def _on_loaded(self) -> None:
+        self.is_loaded = True
+        self._on_tab()
+
+    def _on_tab(self) -> None:
+        if self.is_loaded:
+            self.page(self.tabs.tabText(self.tabs.currentIndex()))
