@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_rln.engine import history
 from napari_rln.gui import jobs as worker
-from napari_rln.gui import preferences
+from napari_rln.gui import preferences, remembered
 from napari_rln.networks.library import Library
 
 gc.freeze()  # napari collects garbage whenever layers go: not among all that is imported
@@ -82,6 +82,12 @@ def library(tmp_path, monkeypatch):
 def no_history(tmp_path, monkeypatch):
     """Keep durations of runs in a folder of the test, which does not exist yet."""
     monkeypatch.setattr(history, "_path", lambda: tmp_path / "history" / "seconds.json")
+
+
+@pytest.fixture(autouse=True)
+def no_memory(tmp_path, monkeypatch):
+    """Keep what the docks remember in a folder of the test, which does not exist yet."""
+    monkeypatch.setattr(remembered, "_path", lambda: tmp_path / "config" / "remembered.json")
 
 
 @pytest.fixture
