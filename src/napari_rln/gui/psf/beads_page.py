@@ -100,9 +100,9 @@ class BeadsPage(QWidget):
             f'<span style="color: {_COLOURS["chosen"]}">blue</span> are used.',
             wordWrap=True,
         )
-        row = fill(QFormLayout(), ("Beads", self.points))
+        label, row = QLabel("Stack of beads"), fill(QFormLayout(), ("Beads", self.points))
         buttons = fill(QHBoxLayout(), (self.find_button, 1), (self.average_button, 1), self.copy)
-        fill(QVBoxLayout(self), self.stack, self.form, row, hint, buttons)
+        fill(QVBoxLayout(self), label, self.stack, self.form, row, hint, buttons, margin=6)
         self.find_button.clicked.connect(lambda: bar.attempt(self.find))
         self.average_button.clicked.connect(lambda: bar.attempt(self.average))
 

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 
 import numpy as np
 from napari.components import ViewerModel
@@ -11,7 +12,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from napari_rln.core.volume import FloatArray
 from napari_rln.evaluate.profiles import Profile
 from napari_rln.gui.layouts import fill
-from napari_rln.gui.pictures import PictureBoard, Plane, Trace
+from napari_rln.gui.pictures import MICROMETRE, PictureBoard, Plane, Trace
 from napari_rln.gui.psf.psf_pictures import PsfPictures
 from napari_rln.gui.theme import ERROR, NOTE, OK, WARNING
 from napari_rln.psf.findings import Finding, Severity
@@ -26,6 +27,7 @@ _COLORMAP = "magma"
 _ZOOM = 4.0  # FWHMs to each side of the peak
 _DECADES = 3.5  # of the logarithmic display
 _HEIGHT = 300  # pixels
+_UM = re.compile(r"\bum\b")  # in the messages of the core
 
 
 class Thumbnails(QWidget):
@@ -83,7 +85,7 @@ class Thumbnails(QWidget):
             " \N{MULTIPLICATION SIGN} ".join(form(v) for v in values if not math.isnan(v))
             for values, form in ((facts.shape, str), (facts.fwhm_um, _length))
         )
-        lines = [f"{voxels} voxels", f"FWHM {widths} \N{MICRO SIGN}m", pictures.note]
+        lines = [f"{voxels} voxels", f"FWHM {widths} {MICROMETRE}", pictures.note]
         self.size.setText("\n".join(line for line in lines if line))
         self.findings.setText(_as_html(pictures.report.findings))
         self._draw()
@@ -122,7 +124,7 @@ class Thumbnails(QWidget):
         width = profile.fwhm_um
         trace.clear()
         trace.add(profile, "#e8743b")
-        title = f"FWHM {_length(width)} \N{MICRO SIGN}m" if width else "no FWHM"
+        title = f"FWHM {_length(width)} {MICROMETRE}" if width else "no FWHM"
         trace.set_title(f"{axis}: {title}")
         ends = profile.offset_um[[0, -1]]
         low, high = ends
@@ -136,7 +138,7 @@ def _as_html(findings: tuple[Finding, ...]) -> str:
     rows = []
     for finding in findings:
         colour, symbol = _COLOURS[finding.severity]
-        text = html.escape(finding.message, quote=False)
+        text = html.escape(_UM.sub(MICROMETRE, finding.message), quote=False)
         if finding.severity != "ok":
             text = f"<b>{finding.check.capitalize()}.</b> {text}"
         symbol = f'<td style="color: {colour}; padding-right: 6px">{symbol}</td>'
