@@ -390,11 +390,11 @@ def test_a_psf_is_dropped_chosen_among_channels_and_saved(
 
     save_as("mine.png")
     assert "png must end in .tif" in dock.bar.message.text()
-    save_as("mine")
-    saved = read(tmp_path / "mine.ome.tif")
+    save_as("mine, NA 1.4")
+    saved = read(tmp_path / "mine, NA 1.4.ome.tif")
     np.testing.assert_array_equal(saved.data, layer.data)
     assert saved.voxel_um == VOXEL_UM
-    page.path.value = str(tmp_path / "mine.ome.tif")
+    page.path.value = str(tmp_path / "mine, NA 1.4.ome.tif")
     assert not page.parts["channel"].isVisibleTo(page)
 
 
@@ -415,3 +415,5 @@ def test_only_what_can_be_used_is_shown(open_dock, viewer, settled):
     settled(dock)
     assert dock.check_optics.isVisibleTo(dock)
     assert dock.repair_part.isVisibleTo(dock)
+    findings = dock.thumbnails.findings.text()
+    assert findings.rindex("\N{BLACK UP-POINTING TRIANGLE}") < findings.index("\N{BULLET}")

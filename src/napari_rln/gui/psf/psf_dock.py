@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _WAIT_MS = 200  # from a change to the examination, as more may follow
 _ENDING = ".ome.tif"
+_LAYOUT_MS = 50  # until a change is laid out, level by level
 _FILE = 2  # tab of the page that opens a file
 
 
@@ -55,6 +56,7 @@ class PsfDock(QWidget):
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
+        self._is_new = False  # the PSF, to be shown to the user
         self.jobs, self.examinations = JobQueue(self), JobQueue(self)
         self.bar = RunBar(self.jobs, self.repair)
         self.bar.run_button.setVisible(False)  # each page has its own
@@ -62,7 +64,7 @@ class PsfDock(QWidget):
         self.microscope = MicroscopePage(self.image, self.jobs, self.bar)
         self.beads = BeadsPage(napari_viewer, self.jobs, self.bar)
         self.opening = FilePage(self.jobs, self.bar)
-        self.pages = StackedPages()
+        self.pages, self._box = StackedPages(), QGroupBox("PSF")
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
         tip = (
             "<p>Compares widths and voxel size with the limits of the microscope above. "
@@ -109,6 +111,7 @@ class PsfDock(QWidget):
             layer.name = f"{psf.name} (PSF)"  # docks recognise a PSF by its name
         self._viewer.add_layer(layer)
         self.psf.layer = layer
+        self._is_new = True
 
     def examine(self) -> None:
         """Examine the chosen PSF in a thread."""
@@ -158,7 +161,8 @@ class PsfDock(QWidget):
         if not chosen:
             return
         named = Path(chosen)
-        path = named if named.suffix else named.with_name(f"{named.name}{_ENDING}")
+        has_ending = named.suffix[1:].isalpha()  # unlike that of "NA 1.4"
+        path = named if has_ending else named.with_name(f"{named.name}{_ENDING}")
         check_tiff_output(path)
         replace = path == named  # else the dialog has not asked whether to
         steps = one_step("writing", lambda: write(psf.read(), path, replace=replace))
@@ -226,6 +230,13 @@ class PsfDock(QWidget):
         self.repairs.advise(pictures.report.findings)
         self.repairs.allow_resampling(self.image.layer is not None)
         self.repair_part.setVisible(any(finding.repair for finding in pictures.report.findings))
+        if self._is_new:
+            QTimer.singleShot(_LAYOUT_MS, self._reveal)
+        self._is_new = False
+
+    def _reveal(self) -> None:
+        """Scroll to the PSF."""
+        self._scroll.verticalScrollBar().setValue(self._box.y())
 
     def _show_message(self, message: str) -> None:
         self.repair_part.setVisible(False)
@@ -244,12 +255,13 @@ class PsfDock(QWidget):
         ):
             self.pages.add(title, page)
             self.pages.tabs.setTabToolTip(self.pages.tabs.count() - 1, f"<p>{tip}</p>")
-        box, content = QGroupBox("PSF"), QWidget()
+        content = QWidget()
         buttons = fill(QHBoxLayout(), (self.repair_button, 1), (self.all_button, 1), self.copy)
         fill(QVBoxLayout(self.repair_part), self.repairs, buttons, margin=0)
         parts = (self.psf, self.thumbnails, self.check_optics, self.repair_part, self.save_button)
-        fill(QVBoxLayout(box), *parts)
+        fill(QVBoxLayout(self._box), *parts)
         image = fill(QHBoxLayout(), (QLabel("For image"), 1), HelpButton("psf"))
-        fill(QVBoxLayout(content), image, self.image, self.pages, box).addStretch(1)
+        fill(QVBoxLayout(content), image, self.image, self.pages, self._box).addStretch(1)
         self.bar.layout().setContentsMargins(9, 0, 9, 9)
-        fill(QVBoxLayout(self), (ScrollArea(content), 1), self.bar, margin=0)
+        self._scroll = ScrollArea(content)
+        fill(QVBoxLayout(self), (self._scroll, 1), self.bar, margin=0)

@@ -45,8 +45,8 @@ class Thumbnails(QWidget):
             self.board.place(plane, 0, column)
             self.board.place(trace, 1, column)
         self.board.set_row_weights({0: 5.0, 1: 3.0})
-        decades = f"<p>Shows {_DECADES:g} decades, which makes haze far from the focus visible.</p>"
-        zoom = f"<p>The whole PSF instead of {_ZOOM:g} FWHMs to each side.</p>"
+        decades = f"<p>Tick to show {_DECADES:g} decades, with the haze far from the focus.</p>"
+        zoom = f"<p>Tick for the whole PSF, instead of {_ZOOM:g} FWHMs to each side.</p>"
         self.logarithm = QCheckBox("Logarithm", checked=True, toolTip=decades)
         self.whole = QCheckBox("Whole", checked=True, toolTip=zoom)
         for box in (self.logarithm, self.whole):
@@ -134,9 +134,9 @@ class Thumbnails(QWidget):
 
 
 def _as_html(findings: tuple[Finding, ...]) -> str:
-    """Return findings as rich text: coloured symbol, check, and message."""
-    rows = []
-    for finding in findings:
+    """Return findings as rich text, the worst first: coloured symbol, check, and message."""
+    rows, order = [], [*_COLOURS]
+    for finding in sorted(findings, key=lambda finding: -order.index(finding.severity)):
         colour, symbol = _COLOURS[finding.severity]
         text = html.escape(_UM.sub(MICROMETRE, finding.message), quote=False)
         if finding.severity != "ok":
