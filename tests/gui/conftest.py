@@ -17,6 +17,7 @@ from napari_rln.engine import history
 from napari_rln.gui import jobs as worker
 from napari_rln.gui import preferences, remembered
 from napari_rln.networks.library import Library
+from napari_rln.psf import templates
 
 PAGES = ("PSF", "Deconvolve", "Compare", "Train")
 
@@ -104,6 +105,13 @@ def no_memory(tmp_path, monkeypatch):
 def no_history(tmp_path, monkeypatch):
     """Keep durations of runs in a folder of the test, which does not exist yet."""
     monkeypatch.setattr(history, "_path", lambda: tmp_path / "history" / "seconds.json")
+
+
+@pytest.fixture(autouse=True)
+def no_memory(tmp_path, monkeypatch):
+    """Keep what the docks remember in a folder of the test, which does not exist yet."""
+    monkeypatch.setattr(remembered, "_path", lambda: tmp_path / "config" / "remembered.json")
+    monkeypatch.setattr(templates, "default_folder", lambda: tmp_path / "config" / "microscopes")
 
 
 @pytest.fixture

@@ -105,6 +105,28 @@ def test_only_some_rows_are_shown(qtbot):
     assert form.fields["na"].visible
 
 
+def test_the_word_for_none_is_that_of_the_annotation(qtbot):
+    form = Form(MicroscopeSettings, top=("sample_index", "size"))
+    qtbot.addWidget(form)
+    index = form.fields["sample_index"]
+    assert index.box.lineEdit().placeholderText() == "as immersion"
+    assert form.fields["size"][0].box.lineEdit().placeholderText() == "auto"
+    index.value = 1.38
+    index.box.lineEdit().setText("As immersion")
+    assert form.settings().sample_index is None
+
+
+def test_marks_are_on_the_labels_of_the_named_fields_only(qtbot):
+    form = Form(MicroscopeSettings, top=("na", "depth_um"))
+    qtbot.addWidget(form)
+    form.mark({"na": ("*", "From the file.")})
+    label = form._row_labels["na"]
+    assert (label.text(), label.toolTip()[:21]) == ("Objective NA *", "<p>From the file.</p>")
+    form.mark({"depth_um": ("*", "")})
+    assert label.text() == "Objective NA"
+    assert "From the file" not in label.toolTip()
+
+
 def test_labels_have_units_and_tips_wrap():
     assert label_of("wavelength_um", float) == "Wavelength (nm)"
     assert label_of("depth_um", float) == "Depth (\N{MICRO SIGN}m)"

@@ -155,7 +155,7 @@ def test_wavelengths_are_in_nanometres(qtbot, desktop):
     assert form.settings().wavelength_um == 0.461
     for text in ("0.52", "0,52"):
         write(qtbot, box, text)
-        with pytest.raises(FieldError, match=r"Wavelength \(nm\).*0\.52.*520"):
+        with pytest.raises(FieldError, match=r"Emission \(nm\).*0\.52.*520"):
             form.settings()
     write(qtbot, box, "46")
     with pytest.raises(RlnError, match=r"46.*200.*2000"):

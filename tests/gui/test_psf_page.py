@@ -5,12 +5,17 @@ import time
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.core.volume import Volume
-from napari_rln.gui.layers import record_of
-from napari_rln.gui.psf import microscope_page as microscope
+from napari_rln.gui.layers import OPTICS, record_of
+from napari_rln.gui.psf import from_microscope as microscope
+from napari_rln.io.volumes import read, write_channels
 from napari_rln.psf.measure import MeasureSettings, measure_psf
+from napari_rln.psf.optics import Optics
+from napari_rln.psf.templates import Templates
 
 pytest.importorskip("napari")
 
@@ -136,7 +141,7 @@ def test_a_file_without_voxel_size_asks_for_it_and_is_fitted_to_the_image(
     )
     dock.image.layer = viewer.layers["mine too"]
     settled(dock)
-    assert "the image's is (0.25, 0.1, 0.1) um" in dock.thumbnails.findings.text()
+    assert "the image's is (0.25, 0.1, 0.1) \N{MICRO SIGN}m" in dock.thumbnails.findings.text()
     assert dock.repairs.boxes["Resample"].isChecked()
     dock.copy.copy_command()
     line = QApplication.clipboard().text()
@@ -211,3 +216,204 @@ def test_beads_are_found_edited_and_averaged(open_dock, viewer, settled):
     beads.average_button.click()
     assert "no usable bead" in dock.bar.message.text()
     assert layer.name == "stack"
+
+
+OPTICS_OF_FILE = Optics(
+    modality="confocal", na=1.3, wavelength_um=0.525, excitation_um=0.488, channel="EGFP"
+)
+
+
+@pytest.fixture
+def cells(viewer):
+    """Return a function that adds an image, with optics as of a file."""
+
+    def add(name, optics=None, **options):
+        metadata = {} if optics is None else {OPTICS: optics.as_json()}
+        return viewer.add_image(
+            np.ones((8, 9, 10)), scale=VOXEL_UM, units=("um",) * 3, name=name, metadata=metadata,
+            **options,
+        )  # fmt: skip
+
+    return add
+
+
+def marked(form):
+    """Fields marked as stated, and as assumed."""
+    labels = {name: label.text() for name, label in form._row_labels.items()}
+    return tuple({n for n, text in labels.items() if mark in text} for mark in "\u25cf\u25cb")
+
+
+def test_the_form_fills_itself_from_the_file_and_remembers_edits(open_dock, viewer, cells, qtbot):
+    _, dock = open_dock("PSF")
+    page = dock.microscope
+    fields = page.form.fields
+    fields["depth_um"].value = 3.0
+    plain = cells("plain")
+    assert fields["na"].value == 1.4  # nothing changes without optics
+    assert not page.source.isVisibleTo(page)
+
+    filled = cells("filled", OPTICS_OF_FILE)
+    dock.image.layer = filled
+    settings = page.form.settings()
+    assert (settings.modality, settings.na, settings.excitation_um) == ("confocal", 1.3, 0.488)
+    assert (settings.immersion_index, settings.depth_um) == (1.515, 3.0)
+    stated = {"modality", "na", "wavelength_um", "excitation_um"}
+    assert marked(page.form) == (stated, {"immersion_index", "pinhole_au"})
+    text = page.source.text()
+    assert "From filled: confocal, NA 1.3, emission 525 nm, excitation 488 nm." in text
+    assert "Assumed: oil immersion, as usual at NA 1.3; a pinhole of 1 Airy unit" in text
+    assert "Use these again" not in text
+
+    fields["na"].value = 1.2
+    assert marked(page.form)[0] == stated - {"na"}
+    dock.image.layer = plain  # before the timer: the edit is remembered for the right image
+    assert fields["na"].value == 1.2
+    fields["na"].value = 1.1
+    dock.image.layer = filled
+    assert fields["na"].value == 1.2
+    page.source.linkActivated.emit("fill")
+    assert (fields["na"].value, marked(page.form)[0]) == (1.3, stated)
+    dock.image.layer = plain
+    assert fields["na"].value == 1.1
+
+    fields["na"].value = 1.25
+    qtbot.waitUntil(lambda: not page._timer.isActive())
+    viewer.window.remove_dock_widget("all")
+    viewer.layers.clear()
+    _, dock = open_dock("PSF")
+    assert dock.microscope.form.fields["na"].value == 1.25  # as last used
+
+
+def test_a_file_with_little_says_what_is_missing(open_dock, cells):
+    _, dock = open_dock("PSF")
+    fields = dock.microscope.form.fields
+    fields["na"].value = 0.9
+    cells("two photons", Optics(modality="two-photon", wavelength_um=0.61))
+    page = dock.microscope
+    assert page.form.fields["na"].value == 0.9
+    assert marked(page.form) == ({"modality", "wavelength_um"}, set())
+    missing = "Not in the file: the numerical aperture and the laser's wavelength; type it here."
+    assert missing in page.source.text()
+
+
+def test_templates_and_dyes_fill_the_form(open_dock, monkeypatch):
+    _, dock = open_dock("PSF")
+    page, choice = dock.microscope, dock.microscope.templates
+    fields = page.form.fields
+
+    def choose(box, text):
+        box.setCurrentIndex(box.findText(text, Qt.MatchFlag.MatchStartsWith))
+        box.activated.emit(box.currentIndex())
+
+    assert choice.box.currentText() == "63x/1.4 oil widefield"  # as the form at first
+    choose(page.dyes, "DAPI")
+    assert (fields["wavelength_um"].value, fields["excitation_um"].value) == (0.461, None)
+    choose(choice.box, "40x/1.2 water confocal")
+    settings = page.form.settings()
+    assert (settings.modality, settings.na, settings.immersion_index) == ("confocal", 1.2, 1.33)
+    assert (settings.wavelength_um, settings.excitation_um) == (0.461, 0.358)
+    choose(choice.box, "25x/1.05 water two-photon")
+    assert page.form.settings().excitation_um == pytest.approx(0.716)
+    choose(page.dyes, "mCherry")
+    assert page.form.settings().excitation_um == pytest.approx(1.174)
+    fields["wavelength_um"].value = 0.6
+    assert page.dyes.dye is None
+
+    fields["na"].value = 0.95
+    assert choice.template is None
+    choose(page.dyes, "TRITC")
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("Room 12", True))
+    choice.save()
+    assert choice.template.name == "Room 12"
+    assert [dye.name for dye in Templates().load("Room 12").dyes] == ["TRITC"]
+    choose(choice.box, "20x/0.8 air widefield")
+    choose(choice.box, "Room 12")
+    assert (fields["modality"].value, fields["na"].value) == ("two-photon", 0.95)
+    assert page.dyes.itemText(0).startswith("TRITC")
+
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("a/b", True))
+    choice._try(choice.save)
+    assert "cannot be called 'a/b'" in dock.bar.message.text()
+    path = Templates().folder / "Room 12.json"
+    path.write_text("{")
+    choose(choice.box, "Room 12")
+    assert "Room 12 cannot be read" in dock.bar.message.text()
+    yes = QMessageBox.StandardButton.Yes
+    monkeypatch.setattr(QMessageBox, "question", lambda *_, **__: yes)
+    choice.delete()
+    assert not path.exists()
+    assert choice.box.findText("Room 12") == -1
+
+
+def test_a_psf_is_dropped_chosen_among_channels_and_saved(
+    open_dock, viewer, settled, tmp_path, monkeypatch
+):
+    at = (9.0, 12.0, 12.0)
+    volumes = [
+        Volume.from_array(spots((19, 25, 25), [at], light=light), VOXEL_UM, name="both")
+        for light in (1.0, 7.0)
+    ]
+    path = tmp_path / "both.ome.tif"
+    write_channels(volumes, path)
+    _, dock = open_dock("PSF")
+    page = dock.opening
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    enter = QDragEnterEvent(
+        QPoint(5, 5), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )  # fmt: skip
+    QApplication.sendEvent(dock, enter)
+    assert enter.isAccepted()
+    drop = QDropEvent(
+        QPointF(5, 5), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )  # fmt: skip
+    QApplication.sendEvent(dock, drop)
+    settled(dock)
+    assert "choose one, then open it" in page.note.text()
+    assert len(viewer.layers) == 0
+    assert page.isVisibleTo(dock)
+    assert not page.parts["time"].isVisibleTo(page)
+    assert page.parts["channel"].count() == 2
+    page.parts["channel"].setCurrentIndex(1)
+    page.button.click()
+    settled(dock)
+    layer = viewer.layers[-1]
+    assert layer.data.max() == pytest.approx(volumes[1].data.max())
+
+    def save_as(name):
+        chosen = str(tmp_path / name)
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (chosen, ""))
+        dock.save_button.click()
+        settled(dock)
+
+    save_as("mine.png")
+    assert "png must end in .tif" in dock.bar.message.text()
+    save_as("mine, NA 1.4")
+    saved = read(tmp_path / "mine, NA 1.4.ome.tif")
+    np.testing.assert_array_equal(saved.data, layer.data)
+    assert saved.voxel_um == VOXEL_UM
+    page.path.value = str(tmp_path / "mine, NA 1.4.ome.tif")
+    assert not page.parts["channel"].isVisibleTo(page)
+
+
+def test_only_what_can_be_used_is_shown(open_dock, viewer, settled):
+    _, dock = open_dock("PSF")
+    settled(dock)
+    for part in (dock.repair_part, dock.check_optics, dock.save_button, dock.thumbnails.board):
+        assert not part.isVisibleTo(dock)
+    dock.microscope.form.fields["size"].value = (21, 31, 31)
+    dock.microscope.button.click()
+    settled(dock)
+    assert dock.save_button.isVisibleTo(dock)
+    assert dock.thumbnails.board.isVisibleTo(dock)
+    assert not dock.check_optics.isVisibleTo(dock)  # has been computed
+    assert not dock.repair_part.isVisibleTo(dock)
+    viewer.open_sample("napari-rln", "bead_psf")
+    dock.psf.layer = viewer.layers["bead_psf"]
+    settled(dock)
+    assert dock.check_optics.isVisibleTo(dock)
+    assert dock.repair_part.isVisibleTo(dock)
+    findings = dock.thumbnails.findings.text()
+    assert findings.rindex("\N{BLACK UP-POINTING TRIANGLE}") < findings.index("\N{BULLET}")

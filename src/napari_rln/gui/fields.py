@@ -27,6 +27,8 @@ from napari_rln.gui.theme import ERROR, WARNING
 LABEL = "Voxel (\N{MICRO SIGN}m)"  # of a voxel size
 
 _LIST_ROWS = 6
+# Of numbers side by side: in napari's own, three of them are wider than a dock.
+_NARROW = "QAbstractSpinBox { min-width: 44px; padding: 1px 6px; }"
 _UNLIMITED = 16_777_215  # pixels, Qt's own limit
 
 
@@ -38,12 +40,13 @@ def widget_for(annotation: Any, **options: Any) -> Any:
 
     Raises :class:`ValueError` if the type has no widget.
 
-    Limits of numbers are as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
+    Limits of numbers, and the word that stands for None, are as in ``Annotated[float | None,
+    {"min": 0.0, "max": 1.0, "none": "auto"}]``.
     """
     if get_origin(annotation) is Annotated:
         annotation, *extras = get_args(annotation)
-        limits = {key: extra[key] for extra in extras for key in ("min", "max") if key in extra}
-        options = limits | options
+        known = ("min", "max", "none")
+        options = {key: extra[key] for extra in extras for key in known if key in extra} | options
     members = members_of(annotation)
     main = next((member for member in members if member is not NoneType), annotation)
     widget_type: Any = None
@@ -71,6 +74,8 @@ class Numbers(TupleEdit):
     ----------
     nullable
         Whether it may be None.
+    none
+        Word that stands for None.
     keywords, min, max
         Of each number; see :class:`napari_rln.gui.number.Number`.
     """
@@ -79,15 +84,17 @@ class Numbers(TupleEdit):
         self,
         *,
         nullable: bool = False,
+        none: str = DEFAULT,
         keywords: Mapping[str, Any] | None = None,
         min: float = -math.inf,
         max: float = math.inf,
         **options: Any,
     ) -> None:
-        keywords = {DEFAULT: None} if nullable else keywords or {}
+        keywords = {none: None} if nullable else keywords or {}
         of_each = {"widget_type": Number, "min": min, "max": max, "keywords": keywords}
         super().__init__(options=of_each, nullable=nullable, **options)
         self.native.layout().setSpacing(4)
+        self.native.setStyleSheet(_NARROW)
         self.native.setFocusProxy(self[0].box)
         for number in self:
             number.label = self.label

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -17,7 +17,7 @@ from napari_rln.gui.layouts import Collapsible, fill
 
 S = TypeVar("S")
 
-_UNITS = {"um": "\N{MICRO SIGN}m", "au": "Airy units", "db": "dB", "gb": "GB"}
+_UNITS = {"um": "\N{MICRO SIGN}m", "au": "AU", "db": "dB", "gb": "GB"}
 _WAVELENGTHS = ("wavelength_um", "excitation_um")  # in nm, as on a filter
 _NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)`")  # a setting in a message
 _NAMES = {name.lower(): name for name in ("PSF", "NA", "TV", "SNR", "DPI", "FWHM")}
@@ -44,6 +44,7 @@ class Form(QWidget, Generic[S]):
         self._not_shown: dict[str, Any] = {}
         hints, tips = get_type_hints(kind, include_extras=True), tooltips(kind)
         self.fields: dict[str, Any] = {}
+        self._row_labels: dict[str, QLabel] = {}
         for field in dataclasses.fields(kind):  # type: ignore[arg-type]
             name = field.name
             if name in self._hidden:
@@ -88,6 +89,28 @@ class Form(QWidget, Generic[S]):
         for name in self._top:
             self._top_rows.setRowVisible(self.fields[name].native, name in names)
 
+    def add_row(self, text: str, widget: QWidget, *, before: str = "") -> None:
+        """Add a row of another widget on top, before that of a field or at the end."""
+        at = self._top_rows.rowCount()
+        if before:
+            at, _ = self._top_rows.getWidgetPosition(self.fields[before].native)
+        self._top_rows.insertRow(at, QLabel(text, toolTip=widget.toolTip()), widget)
+
+    def show_row(self, widget: QWidget, shown: bool) -> None:
+        """Show or hide a row that was added."""
+        self._top_rows.setRowVisible(widget, shown)
+
+    def mark(self, marks: Mapping[str, tuple[str, str]]) -> None:
+        """Mark the labels of some fields, and no others.
+
+        A mark is a symbol in rich text and a note for the tooltip.
+        """
+        for name, label in self._row_labels.items():
+            symbol, note = marks.get(name, ("", ""))
+            field = self.fields[name]
+            label.setText(f"{field.label} {symbol}".strip())
+            label.setToolTip(f"<p>{note}</p>{field.tooltip}" if note else field.tooltip)
+
     def _rows(self, names: Sequence[str]) -> QWidget:
         # Not magicgui's container: it measures labels in another font than napari draws them.
         body = QWidget()
@@ -97,7 +120,10 @@ class Form(QWidget, Generic[S]):
         for name in names:
             widget = self.fields[name]
             text = "" if isinstance(widget, CheckBox) else widget.label
-            rows.addRow(QLabel(text, toolTip=widget.tooltip), widget.native)
+            label = QLabel(text, toolTip=widget.tooltip)
+            rows.addRow(label, widget.native)
+            if text:
+                self._row_labels[name] = label
         return body
 
     def _on_change(self) -> None:

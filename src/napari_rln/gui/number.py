@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QAbstractSpinBox, QLineEdit, QStyle, QWidget
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.theme import ERROR
 
-DEFAULT = "default"  # the keyword for None
+DEFAULT = "default"  # the keyword for None where the annotation has no other
 
 _NM_PER_UM = 1000
 _DIGITS = 6  # significant digits on display
@@ -65,6 +65,8 @@ class Number(ValuedContainerWidget[Any]):
         Limits. A number outside stays as typed, is marked, and raises when read.
     keywords
         Value of each keyword; an empty line means the first. By default those of the annotation.
+    none
+        Keyword for None.
     in_nm
         Whether a value in micrometres is shown and typed in nanometres.
     """
@@ -77,6 +79,7 @@ class Number(ValuedContainerWidget[Any]):
         min: float = -math.inf,
         max: float = math.inf,
         keywords: Mapping[str, Any] | None = None,
+        none: str = DEFAULT,
         in_nm: bool = False,
         **options: Any,
     ) -> None:
@@ -96,7 +99,7 @@ class Number(ValuedContainerWidget[Any]):
             QLineEdit.ActionPosition.TrailingPosition,
         )
         if keywords is None:
-            keywords = {DEFAULT: None} if NoneType in members else {}
+            keywords = {none: None} if NoneType in members else {}
             keywords |= {k: k for m in members if get_origin(m) is Literal for k in get_args(m)}
             line.setClearButtonEnabled(bool(keywords))
         self._keywords = {"": next(iter(keywords.values())), **keywords} if keywords else {}

@@ -46,20 +46,25 @@ class MeasureSettings:
     ----------
     size
         Odd size of the PSF in voxels (z y x), also the region free of other beads around each
-        bead; none: 8 FWHMs laterally and 6 axially, or what most beads have room for.
+        bead; none: 8 FWHMs laterally and 6 axially, or what most beads have room for. Give a
+        smaller one if beads are rejected as clustered or cut.
     minimum_snr
-        Minimum peak of a bead above the background, over the noise of the background.
+        Minimum peak of a bead above the background, over the noise of the background. Raise it
+        to leave out dim beads.
     minimum_correlation
-        Minimum correlation of a bead with the median bead, over its core.
+        Minimum correlation of a bead with the median bead, over its core; 1 is identical. Raise
+        it to leave out beads of other shapes.
     saturation
         Intensity from which a voxel counts as saturated; none: a bead is saturated if five or
-        more voxels have its highest value.
+        more voxels have its highest value. Give the detector's highest value.
     """
 
-    size: tuple[int, int, int] | None = None
+    size: Annotated[tuple[int, int, int] | None, {"label": "Size (voxels)", "none": "auto"}] = None
     minimum_snr: Annotated[float, {"min": 3.0, "max": 1000.0}] = 10.0
-    minimum_correlation: Annotated[float, {"min": 0.0, "max": 0.999}] = 0.9
-    saturation: float | None = None
+    minimum_correlation: Annotated[
+        float, {"min": 0.0, "max": 0.999, "label": "Minimum similarity"}
+    ] = 0.9
+    saturation: Annotated[float | None, {"label": "Saturated from", "none": "auto"}] = None
 
     def __post_init__(self) -> None:
         check_limits(self)

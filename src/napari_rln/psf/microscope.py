@@ -15,56 +15,71 @@ class MicroscopeSettings:
     Parameters
     ----------
     modality
-        Type of microscope; ``gaussian`` uses ``fwhm_um`` instead of the optics.
+        Type of microscope; ``gaussian`` is a PSF of a given width, without optics. Choose yours.
     model
-        Diffraction model: ``vectorial`` is accurate at any aperture; ``scalar`` (Gibson-Lanni) is
-        faster and accurate up to about NA 1.
+        Computation of the diffraction: ``vectorial`` is accurate at any aperture; ``scalar``
+        (Gibson-Lanni) is faster and accurate up to about NA 1. Leave vectorial.
     na
-        Numerical aperture of the objective, below the immersion index. Light beyond the sample
-        index is evanescent: it contributes within about a wavelength of the coverslip; deeper,
-        the effective aperture is the sample index.
+        Numerical aperture of the objective, below the index of the immersion. Light beyond the
+        index of the sample is evanescent: it contributes within about a wavelength of the
+        coverslip; deeper, the effective aperture is that index. Read it from the objective.
     immersion_index
-        Refractive index of the immersion medium (oil 1.515, glycerol 1.47, water 1.33, air 1).
+        Refractive index of the medium between objective and coverslip; give 1.515 for oil, 1.47
+        for glycerol, 1.33 for water, 1 for air.
     sample_index
-        Refractive index of the sample or mounting medium; none: that of the immersion.
+        Refractive index of the sample or mounting medium; none: that of the immersion. Give 1.33
+        for living cells, or that of the mounting medium.
     wavelength_um
-        Emission wavelength in vacuum.
+        Wavelength of the fluorescence (emission) in vacuum; give the middle of the emission filter.
     excitation_um
-        Excitation wavelength in vacuum; required for confocal and two-photon.
+        Wavelength of the laser in vacuum; give it for confocal and two-photon.
     depth_um
-        Depth of the structure below the coverslip; relevant where the indices differ.
+        Depth of the structure below the coverslip. Give it where sample and immersion have
+        different indices; elsewhere it has no effect.
     pinhole_au
-        Confocal pinhole diameter in Airy units (1.22 wavelength / NA); 0: a point.
+        Diameter of the confocal pinhole in Airy units (AU), 1.22 wavelength / NA; 0: a point. Read
+        it in the software of the microscope.
     sheet_fwhm_um
-        Thickness of the light sheet, full width at half maximum.
+        Thickness of the light sheet, full width at half maximum; give that of the microscope.
     fwhm_um
-        Full widths at half maximum (z y x) of a Gaussian PSF as it appears in the image.
+        Full widths at half maximum (z y x) of a Gaussian PSF as it appears in the image; measure
+        them on a small bead.
     z_order
         Order of the planes: the first is nearest to the coverslip (from coverslip) or farthest
-        from it (to coverslip).
+        from it (to coverslip). Choose that of the image.
     size
-        Number of voxels (z y x), odd; none: chosen by the energy fraction, at most 127 each.
+        Number of voxels (z y x), odd; none: chosen by the fraction of light kept, at most 127
+        each. Leave it empty.
     energy_fraction
-        Fraction of the energy that an automatic size keeps, relative to that within 127 voxels
-        per axis and 8 axial widths of the focus.
+        Fraction of the light that an automatic size keeps, relative to that within 127 voxels
+        per axis and 8 axial widths of the focus. Lower it for a smaller PSF.
     """
 
-    modality: Literal["widefield", "confocal", "two-photon", "light-sheet", "gaussian"] = (
-        "widefield"
-    )
-    model: Literal["vectorial", "scalar"] = "vectorial"
-    na: Annotated[float, {"min": 0.05, "max": 1.7}] = 1.4
+    modality: Annotated[
+        Literal["widefield", "confocal", "two-photon", "light-sheet", "gaussian"], {"label": "Type"}
+    ] = "widefield"
+    model: Annotated[Literal["vectorial", "scalar"], {"label": "Diffraction"}] = "vectorial"
+    na: Annotated[float, {"min": 0.05, "max": 1.7, "label": "Objective NA"}] = 1.4
     immersion_index: Annotated[float, {"min": 1.0, "max": 1.8}] = 1.515
-    sample_index: Annotated[float | None, {"min": 1.0, "max": 1.8}] = None
-    wavelength_um: Annotated[float, {"min": 0.2, "max": 2.0, "unit": "um"}] = 0.52
-    excitation_um: Annotated[float | None, {"min": 0.2, "max": 2.0, "unit": "um"}] = None
-    depth_um: Annotated[float, {"min": 0.0, "max": 2000.0, "unit": "um"}] = 0.0
+    sample_index: Annotated[float | None, {"min": 1.0, "max": 1.8, "none": "as immersion"}] = None
+    wavelength_um: Annotated[float, {"min": 0.2, "max": 2.0, "unit": "um", "label": "Emission"}] = (
+        0.52
+    )
+    excitation_um: Annotated[
+        float | None,
+        {"min": 0.2, "max": 2.0, "unit": "um", "label": "Excitation", "none": "type it"},
+    ] = None
+    depth_um: Annotated[float, {"min": 0.0, "max": 2000.0, "unit": "um", "label": "Depth"}] = 0.0
     pinhole_au: Annotated[float, {"min": 0.0, "max": 20.0}] = 1.0
-    sheet_fwhm_um: Annotated[float, {"min": 0.1, "max": 200.0, "unit": "um"}] = 2.0
-    fwhm_um: tuple[float, float, float] = (0.7, 0.25, 0.25)
-    z_order: Literal["from coverslip", "to coverslip"] = "from coverslip"
-    size: tuple[int, int, int] | None = None
-    energy_fraction: Annotated[float, {"min": 0.5, "max": 0.9999}] = 0.99
+    sheet_fwhm_um: Annotated[
+        float, {"min": 0.1, "max": 200.0, "unit": "um", "label": "Light sheet"}
+    ] = 2.0
+    fwhm_um: Annotated[tuple[float, float, float], {"label": "FWHM"}] = (0.7, 0.25, 0.25)
+    z_order: Annotated[Literal["from coverslip", "to coverslip"], {"label": "Planes go"}] = (
+        "from coverslip"
+    )
+    size: Annotated[tuple[int, int, int] | None, {"label": "Size (voxels)", "none": "auto"}] = None
+    energy_fraction: Annotated[float, {"min": 0.5, "max": 0.9999, "label": "Light kept"}] = 0.99
 
     def __post_init__(self) -> None:
         for field in ("wavelength_um", "excitation_um"):

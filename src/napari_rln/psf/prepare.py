@@ -50,7 +50,7 @@ class PrepareSettings:
     ----------
     background
         Level to subtract: measured at the lateral border near focus (auto), none, or a number in
-        the unit of the file.
+        the unit of the file. Leave auto, or give the detector's offset.
     hot_pixels
         Replace isolated voxels far above their neighbours by the local median.
     centre
@@ -60,19 +60,23 @@ class PrepareSettings:
     noise_floor
         Standard errors by which the surroundings of a voxel must exceed the noise where
         subtracting the background leaves negative values; other voxels are set to zero, since
-        clipped noise adds up to a pedestal. 0 keeps all positive values.
+        clipped noise adds up to a pedestal. 0 keeps all positive values. Raise it if haze of
+        noise remains.
     energy_fraction
-        Fraction of the energy that the cropped box keeps; 1 does not crop.
+        Fraction of the light that the cropped box keeps; 1 does not crop. Lower it for a smaller,
+        faster PSF.
     max_size
-        Maximum size after cropping (z, y, x) in voxels.
+        Maximum size after cropping (z, y, x) in voxels; leave it empty for no limit.
     """
 
     background: Literal["auto", "none"] | float = "auto"
     hot_pixels: bool = True
     centre: Literal["peak", "file"] = "peak"
-    noise_floor: Annotated[float, {"min": 0.0, "max": 20.0, "label": "Noise floor"}] = 3.0
-    energy_fraction: Annotated[float, {"min": 0.5, "max": 1.0, "label": "Energy fraction"}] = 0.999
-    max_size: tuple[int, int, int] | None = None
+    noise_floor: Annotated[float, {"min": 0.0, "max": 20.0, "label": "Noise limit"}] = 3.0
+    energy_fraction: Annotated[float, {"min": 0.5, "max": 1.0, "label": "Light kept"}] = 0.999
+    max_size: Annotated[
+        tuple[int, int, int] | None, {"label": "Largest size (voxels)", "none": "any"}
+    ] = None
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -93,6 +93,8 @@ class BeadsPage(QWidget):
         self.form = Form(MeasureSettings, top=("size", "minimum_snr"))
         self.points = LayerPicker(viewer, accept=has_beads, optional="not detected yet")
         self.find_button, self.average_button = QPushButton("Find beads"), QPushButton("Average")
+        self.find_button.setToolTip("<p>Click to show the beads as points, to choose among.</p>")
+        self.average_button.setToolTip("<p>Click for the mean of the beads, as a new PSF.</p>")
         self.copy = CopyButton(lambda: [self._run()], bar.attempt)
         hint = QLabel(
             "Delete, move or add points before averaging; those in "
@@ -100,11 +102,16 @@ class BeadsPage(QWidget):
             f'<span style="color: {_COLOURS["chosen"]}">blue</span> are used.',
             wordWrap=True,
         )
+        label, self._chosen_part = QLabel("Stack of beads"), QWidget()
         row = fill(QFormLayout(), ("Beads", self.points))
+        fill(QVBoxLayout(self._chosen_part), row, hint, margin=0)
         buttons = fill(QHBoxLayout(), (self.find_button, 1), (self.average_button, 1), self.copy)
-        fill(QVBoxLayout(self), self.stack, self.form, row, hint, buttons)
+        fill(QVBoxLayout(self), label, self.stack, self.form, self._chosen_part, buttons, margin=6)
         self.find_button.clicked.connect(lambda: bar.attempt(self.find))
         self.average_button.clicked.connect(lambda: bar.attempt(self.average))
+        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
+            follow(self, event, self._show_chosen)
+        self._show_chosen()
 
     def find(self) -> None:
         """Queue the detection of beads, to be shown as points.
@@ -155,6 +162,10 @@ class BeadsPage(QWidget):
         self._jobs.add(
             BackgroundJob(f"PSF of {stack.name}", steps, key=key, done=self.created.emit)
         )
+
+    def _show_chosen(self) -> None:
+        """Show the choice of beads once there are some."""
+        self._chosen_part.setVisible(any(map(has_beads, self._viewer.layers)))
 
     def _show(self, table: BeadTable, stack: LayerImage) -> None:
         """Add the points, without z to be visible and editable in any plane."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Image
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QCheckBox,
+    QFileDialog,
     QGroupBox,
     QHBoxLayout,
     QLabel,
@@ -21,18 +23,21 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments, psf_arguments
 from napari_rln.gui.forms import with_labels
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.layouts import ScrollArea, StackedPages, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import BeadsPage
-from napari_rln.gui.psf.file_page import FilePage
+from napari_rln.gui.psf.file_page import FilePage, dropped_file
 from napari_rln.gui.psf.microscope_page import MicroscopePage
 from napari_rln.gui.psf.psf_pictures import PsfPictures, psf_pictures
 from napari_rln.gui.psf.repairs import Repairs
 from napari_rln.gui.psf.thumbnails import Thumbnails
 from napari_rln.gui.runbar import RunBar
+from napari_rln.io.paths import check_tiff_output
+from napari_rln.io.volumes import write
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 
@@ -40,6 +45,9 @@ if TYPE_CHECKING:
     import napari
 
 _WAIT_MS = 200  # from a change to the examination, as more may follow
+_ENDING = ".ome.tif"
+_LAYOUT_MS = 50  # until a change is laid out, level by level
+_FILE = 2  # tab of the page that opens a file
 
 
 class PsfPage(QWidget):
@@ -48,6 +56,7 @@ class PsfPage(QWidget):
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
+        self._is_new = False  # the PSF, to be shown to the user
         self.jobs, self.examinations = JobQueue(self), JobQueue(self)
         self.bar = RunBar(self.jobs, self.repair)
         self.bar.run_button.setVisible(False)  # each page has its own
@@ -55,18 +64,28 @@ class PsfPage(QWidget):
         self.microscope = MicroscopePage(self.image, self.jobs, self.bar)
         self.beads = BeadsPage(napari_viewer, self.jobs, self.bar)
         self.opening = FilePage(self.jobs, self.bar)
+        self.pages, self._box = StackedPages(), QGroupBox("PSF")
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
         tip = (
-            "<p>Compares widths and voxel size with the limits by NA, wavelength and index under "
-            "Compute. A computed PSF is always compared with its own microscope.</p>"
+            "<p>Compares widths and voxel size with the limits of the microscope above. "
+            "Fill in its NA, index and emission, then tick this.</p>"
         )
         self.check_optics = QCheckBox("Check against the microscope above", toolTip=tip)
         self.thumbnails = Thumbnails(napari_viewer)
         self.repairs = Repairs()
-        self.repair_button, self.all_button = QPushButton("Repair"), QPushButton("Repair all")
+        self.repair_button = QPushButton(
+            "Repair", toolTip="<p>Click for a new layer with the ticked repairs.</p>"
+        )
+        self.all_button = QPushButton(
+            "Repair all", toolTip="<p>Click for a new layer with all repairs.</p>"
+        )
+        self.repair_part = QWidget()
+        tip = "<p>Click to write the PSF as OME-TIFF, with its voxel size and its origin.</p>"
+        self.save_button = QPushButton("Save PSF\N{HORIZONTAL ELLIPSIS}", toolTip=tip)
         self.copy = CopyButton(lambda: [self._run()], self.bar.attempt)
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._lay_out()
+        self.setAcceptDrops(True)
         self._timer.timeout.connect(self.examine)
         for page in (self.microscope, self.beads, self.opening):
             page.created.connect(self.add_psf)
@@ -75,6 +94,7 @@ class PsfPage(QWidget):
         self.microscope.form.changed.connect(self._on_optics)
         self.repair_button.clicked.connect(lambda: self.bar.attempt(self.repair))
         self.all_button.clicked.connect(self._repair_all)
+        self.save_button.clicked.connect(lambda: self.bar.attempt(self.save))
         self.examinations.failed.connect(lambda _, failure: self._show_message(failure.message))
         self.examine()
 
@@ -91,13 +111,16 @@ class PsfPage(QWidget):
             layer.name = f"{psf.name} (PSF)"  # docks recognise a PSF by its name
         self._viewer.add_layer(layer)
         self.psf.layer = layer
+        self._is_new = True
 
     def examine(self) -> None:
         """Examine the chosen PSF in a thread."""
         self.examinations.cancel()
         self.repairs.allow_resampling(self.image.layer is not None)
+        self.save_button.setVisible(self.psf.layer is not None)
+        self.check_optics.setVisible(self.psf.layer is not None and self._computed() is None)
         if self.psf.layer is None:
-            self.thumbnails.clear("Choose a layer with a PSF, or create a PSF above.")
+            self._show_message("Choose a layer with a PSF, or get one above.")
             return
         self.thumbnails.clear("Examining\N{HORIZONTAL ELLIPSIS}", keep=True)
         try:
@@ -126,6 +149,37 @@ class PsfPage(QWidget):
         steps = one_step("preparing", prepare)
         key = (id(psf.layer), settings, target)
         self.jobs.add(BackgroundJob(f"Preparing {psf.name}", steps, key=key, done=self.add_psf))
+
+    def save(self) -> None:
+        """Ask for a file and queue writing the chosen PSF there.
+
+        Raises :class:`RlnError` if no PSF is chosen, or the file cannot be written.
+        """
+        psf = self.psf.source("the PSF")
+        kinds = f"OME-TIFF (*{_ENDING});;TIFF (*.tif *.tiff)"
+        chosen, _ = QFileDialog.getSaveFileName(self, "Save PSF", f"{psf.name}{_ENDING}", kinds)
+        if not chosen:
+            return
+        named = Path(chosen)
+        has_ending = named.suffix[1:].isalpha()  # unlike that of "NA 1.4"
+        path = named if has_ending else named.with_name(f"{named.name}{_ENDING}")
+        check_tiff_output(path)
+        replace = path == named  # else the dialog has not asked whether to
+        steps = one_step("writing", lambda: write(psf.read(), path, replace=replace))
+        self.jobs.add(BackgroundJob(f"Saving {path.name}", steps, key=path))
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Accept a file."""
+        if dropped_file(event.mimeData()) is not None:
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open a dropped file as a PSF."""
+        path = dropped_file(event.mimeData())
+        if path is not None:
+            event.acceptProposedAction()
+            self.pages.tabs.setCurrentIndex(_FILE)
+            self.bar.attempt(lambda: self.opening.open_dropped(path))
 
     def _examine_soon(self) -> None:
         self._timer.start()
@@ -158,32 +212,56 @@ class PsfPage(QWidget):
         return Volume(data=dark, voxel_um=image.voxel_um, name=image.name)
 
     def _optics(self) -> MicroscopeSettings | None:
-        """Return the microscope of the PSF's record, or that of the form if checked."""
+        """Return the microscope of a computed PSF, or that of the form if checked."""
+        checked = self.check_optics.isChecked()
+        return self._computed() or (self.microscope.form.settings() if checked else None)
+
+    def _computed(self) -> MicroscopeSettings | None:
+        """Return the microscope in the record of the PSF; None if it was not computed."""
         assert self.psf.layer is not None
         record = record_of(self.psf.layer)
-        if record is not None and record.method == "psf compute":
-            known = {"modality", "na", "immersion_index", "wavelength_um", "excitation_um"}
-            return MicroscopeSettings(**{k: v for k, v in record.settings.items() if k in known})
-        return self.microscope.form.settings() if self.check_optics.isChecked() else None
+        if record is None or record.method != "psf compute":
+            return None
+        known = {"modality", "na", "immersion_index", "wavelength_um", "excitation_um"}
+        return MicroscopeSettings(**{k: v for k, v in record.settings.items() if k in known})
 
     def _show(self, pictures: PsfPictures) -> None:
         self.thumbnails.show_pictures(pictures)
         self.repairs.advise(pictures.report.findings)
         self.repairs.allow_resampling(self.image.layer is not None)
+        self.repair_part.setVisible(any(finding.repair for finding in pictures.report.findings))
+        if self._is_new:
+            QTimer.singleShot(_LAYOUT_MS, self._reveal)
+        self._is_new = False
+
+    def _reveal(self) -> None:
+        """Scroll to the PSF."""
+        self._scroll.verticalScrollBar().setValue(self._box.y())
 
     def _show_message(self, message: str) -> None:
+        self.repair_part.setVisible(False)
         message = with_labels(message)
         self.thumbnails.clear(f"{message[:1].upper()}{message[1:]}")
 
     def _lay_out(self) -> None:
-        pages = StackedPages()
-        pages.add("Compute", self.microscope)
-        pages.add("Measure beads", self.beads)
-        pages.add("Open a file", self.opening)
-        box, content = QGroupBox("PSF"), QWidget()
+        for title, page, tip in (
+            (
+                "From microscope",
+                self.microscope,
+                "Compute the PSF from the data of the microscope.",
+            ),
+            ("From beads", self.beads, "Measure the PSF in a stack of small beads."),
+            ("From a file", self.opening, "Open the PSF from a file, or drop the file here."),
+        ):
+            self.pages.add(title, page)
+            self.pages.tabs.setTabToolTip(self.pages.tabs.count() - 1, f"<p>{tip}</p>")
+        content = QWidget()
         buttons = fill(QHBoxLayout(), (self.repair_button, 1), (self.all_button, 1), self.copy)
-        parts = (self.psf, self.thumbnails, self.check_optics, self.repairs, buttons)
-        fill(QVBoxLayout(box), *parts)
-        fill(QVBoxLayout(content), QLabel("For image"), self.image, pages, box).addStretch(1)
+        fill(QVBoxLayout(self.repair_part), self.repairs, buttons, margin=0)
+        parts = (self.psf, self.thumbnails, self.check_optics, self.repair_part, self.save_button)
+        fill(QVBoxLayout(self._box), *parts)
+        image = fill(QHBoxLayout(), (QLabel("For image"), 1), HelpButton("psf"))
+        fill(QVBoxLayout(content), image, self.image, self.pages, self._box).addStretch(1)
         self.bar.layout().setContentsMargins(9, 0, 9, 9)
-        fill(QVBoxLayout(self), (ScrollArea(content), 1), self.bar, margin=0)
+        self._scroll = ScrollArea(content)
+        fill(QVBoxLayout(self), (self._scroll, 1), self.bar, margin=0)

@@ -20,11 +20,11 @@ _FIELDS = {
     RESAMPLE: ("image_voxel_um",),
 }
 _TIPS = {
-    "Centre": "Move the peak of the main lobe onto the middle voxel.",
-    "Background": "Subtract the background, and set voxels within the noise to 0.",
-    "Hot pixels": "Replace isolated bright voxels.",
-    "Crop": "Crop to the box with nearly all of the energy.",
-    RESAMPLE: "Resample to the voxels of the image.",
+    "Centre": "Tick to move the brightest point onto the middle voxel.",
+    "Background": "Tick to subtract the background, and set voxels within the noise to 0.",
+    "Hot pixels": "Tick to replace isolated bright voxels.",
+    "Crop": "Tick to cut off the border, which has nearly no light.",
+    RESAMPLE: "Tick to bring the PSF onto the voxels of the image.",
 }
 
 
@@ -45,9 +45,10 @@ class Repairs(QWidget):
         return bool(self.boxes[RESAMPLE].isChecked())
 
     def allow_resampling(self, allowed: bool) -> None:
-        """Enable or disable resampling."""
+        """Offer resampling or not."""
         box = self.boxes[RESAMPLE]
         box.setEnabled(allowed)
+        box.setVisible(allowed)
         box.setChecked(allowed and box.isChecked())
 
     def advise(self, findings: Sequence[Finding]) -> None:

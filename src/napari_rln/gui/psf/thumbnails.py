@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 
 import numpy as np
 from napari.components import ViewerModel
@@ -11,7 +12,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from napari_rln.core.volume import FloatArray
 from napari_rln.evaluate.profiles import Profile
 from napari_rln.gui.layouts import fill
-from napari_rln.gui.pictures import PictureBoard, Plane, Trace
+from napari_rln.gui.pictures import MICROMETRE, PictureBoard, Plane, Trace
 from napari_rln.gui.psf.psf_pictures import PsfPictures
 from napari_rln.gui.theme import ERROR, NOTE, OK, WARNING
 from napari_rln.psf.findings import Finding, Severity
@@ -26,6 +27,7 @@ _COLORMAP = "magma"
 _ZOOM = 4.0  # FWHMs to each side of the peak
 _DECADES = 3.5  # of the logarithmic display
 _HEIGHT = 300  # pixels
+_UM = re.compile(r"\bum\b")  # in the messages of the core
 
 
 class Thumbnails(QWidget):
@@ -43,8 +45,8 @@ class Thumbnails(QWidget):
             self.board.place(plane, 0, column)
             self.board.place(trace, 1, column)
         self.board.set_row_weights({0: 5.0, 1: 3.0})
-        decades = f"<p>Shows {_DECADES:g} decades, which makes haze far from the focus visible.</p>"
-        zoom = f"<p>The whole PSF instead of {_ZOOM:g} FWHMs to each side.</p>"
+        decades = f"<p>Tick to show {_DECADES:g} decades, with the haze far from the focus.</p>"
+        zoom = f"<p>Tick for the whole PSF, instead of {_ZOOM:g} FWHMs to each side.</p>"
         self.logarithm = QCheckBox("Logarithm", checked=True, toolTip=decades)
         self.whole = QCheckBox("Whole", checked=True, toolTip=zoom)
         for box in (self.logarithm, self.whole):
@@ -83,7 +85,7 @@ class Thumbnails(QWidget):
             " \N{MULTIPLICATION SIGN} ".join(form(v) for v in values if not math.isnan(v))
             for values, form in ((facts.shape, str), (facts.fwhm_um, _length))
         )
-        lines = [f"{voxels} voxels", f"FWHM {widths} \N{MICRO SIGN}m", pictures.note]
+        lines = [f"{voxels} voxels", f"FWHM {widths} {MICROMETRE}", pictures.note]
         self.size.setText("\n".join(line for line in lines if line))
         self.findings.setText(_as_html(pictures.report.findings))
         self._draw()
@@ -122,7 +124,7 @@ class Thumbnails(QWidget):
         width = profile.fwhm_um
         trace.clear()
         trace.add(profile, "#e8743b")
-        title = f"FWHM {_length(width)} \N{MICRO SIGN}m" if width else "no FWHM"
+        title = f"FWHM {_length(width)} {MICROMETRE}" if width else "no FWHM"
         trace.set_title(f"{axis}: {title}")
         ends = profile.offset_um[[0, -1]]
         low, high = ends
@@ -132,11 +134,11 @@ class Thumbnails(QWidget):
 
 
 def _as_html(findings: tuple[Finding, ...]) -> str:
-    """Return findings as rich text: coloured symbol, check, and message."""
-    rows = []
-    for finding in findings:
+    """Return findings as rich text, the worst first: coloured symbol, check, and message."""
+    rows, order = [], [*_COLOURS]
+    for finding in sorted(findings, key=lambda finding: -order.index(finding.severity)):
         colour, symbol = _COLOURS[finding.severity]
-        text = html.escape(finding.message, quote=False)
+        text = html.escape(_UM.sub(MICROMETRE, finding.message), quote=False)
         if finding.severity != "ok":
             text = f"<b>{finding.check.capitalize()}.</b> {text}"
         symbol = f'<td style="color: {colour}; padding-right: 6px">{symbol}</td>'
