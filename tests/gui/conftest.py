@@ -96,12 +96,6 @@ def library(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_memory(tmp_path, monkeypatch):
-    """Keep what the docks remember in a folder of the test, which does not exist yet."""
-    monkeypatch.setattr(remembered, "_path", lambda: tmp_path / "config" / "remembered.json")
-
-
-@pytest.fixture(autouse=True)
 def no_history(tmp_path, monkeypatch):
     """Keep durations of runs in a folder of the test, which does not exist yet."""
     monkeypatch.setattr(history, "_path", lambda: tmp_path / "history" / "seconds.json")

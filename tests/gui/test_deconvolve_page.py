@@ -11,7 +11,7 @@ import pytest
 import torch
 from napari.utils.notifications import notification_manager
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
+from qtpy.QtCore import QEvent, QObject, QThreadPool
 from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_rln import samples
@@ -19,7 +19,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.engine.job import Job
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve import method_list as methods
+from napari_rln.gui.deconvolve import chosen_method
 from napari_rln.gui.deconvolve.method_list import iterations_in
 from napari_rln.gui.deconvolve.region import DRAWN, VISIBLE, WHOLE
 from napari_rln.gui.layers import DISPLAY_ONLY, KEY, layer_data, record_of
@@ -235,7 +235,8 @@ def test_residual_maps_stand_beside_their_results(dock, idle):
     dock.methods.rows[0].form.fields["iterations"].value = 3
     dock.bar.run_button.click()
     idle(dock.jobs)
-    stride, shape = grid.stride, grid.shape
+    stride = grid.stride
+    assert grid.actual_shape(viewer.layers) == (1, 3)
     center = tuple(viewer.scene.camera.center)
     for _ in range(2):  # the second time in place of the first
         dock.compare.residual_button.click()
@@ -244,8 +245,8 @@ def test_residual_maps_stand_beside_their_results(dock, idle):
             "cells", "cells · RLD 3", "cells · RLD 3 · residual",
             "cells · RLN universal", "cells · RLN universal · residual",
         ]  # fmt: skip
-        assert (grid.enabled, grid.stride, grid.shape) == (True, stride, shape)
-        assert grid.actual_shape(viewer.layers) == (2, 3)
+        assert (grid.enabled, grid.stride) == (True, stride)
+        assert grid.actual_shape(viewer.layers) == (2, 3)  # four are the most in one row
         assert tuple(viewer.scene.camera.center) == center
     dock.methods.rows[1].check.setChecked(False)
     dock.methods.rows[0].form.fields["iterations"].value = 4
@@ -325,7 +326,7 @@ def test_a_failure_is_shown_once(dock, idle, monkeypatch):
 
     notified = []
     notification_manager.notification_ready.connect(notified.append)
-    monkeypatch.setattr(methods, "deconvolve_iter", failing)
+    monkeypatch.setattr(chosen_method, "deconvolve_iter", failing)
     dock.methods.rows[1].check.setChecked(False)
     dock.bar.run_button.click()
     idle(dock.jobs)
@@ -373,7 +374,7 @@ def test_failures_are_sentences_and_leave_no_layer(dock, idle, monkeypatch):
         yield from ()
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(methods, "deconvolve_iter", failing)
+    monkeypatch.setattr(chosen_method, "deconvolve_iter", failing)
     dock.methods.rows[1].check.setChecked(False)
     before = len(dock.viewer.layers)
     dock.bar.run_button.click()
@@ -417,16 +418,56 @@ def test_a_reference_is_registered_and_compared(dock, idle, pair):
     ]  # fmt: skip
 
 
+def offered(methods):
+    """Return the texts of the menu that adds a method, as it is when it opens."""
+    menu = methods.add_button.menu()
+    menu.aboutToShow.emit()
+    return [action.text() for action in menu.actions() if action.text()]
+
+
+def test_methods_are_added_with_their_settings_and_removed(dock, library):
+    methods = dock.methods
+    assert offered(methods) == [
+        "Richardson-Lucy (RLD)", "Richardson-Lucy, Wiener-Butterworth", "Wiener filter",
+        "RLN universal", "RLN bead-paper",
+    ]  # fmt: skip
+    again = methods.add("rld")
+    again.form.fields["iterations"].value = 10
+    with pytest.raises(RlnError, match="RLD is in the list twice with the same settings"):
+        methods.chosen()
+    again.form.fields["iterations"].value = 20
+    fast = methods.add("wb")
+    assert [chosen.name for chosen in methods.chosen()] == ["RLD", "RLN universal", "RLD", "WB"]
+    assert methods.chosen()[3].method.back_projector == "wiener-butterworth"
+    fast.check.setChecked(False)
+    methods.remove(methods.rows[0])
+    assert [chosen.method.kind for chosen in methods.chosen()] == ["rln", "rld"]
+    assert methods.chosen()[1].method.iterations == 20
+
+    # The rows as they are can be stored, and shown again.
+    stored = json.loads(json.dumps(methods.state()))
+    methods.remove(methods.rows[2])
+    methods.restore(stored)
+    assert methods.state() == stored
+    assert [row.is_checked for row in methods.rows] == [True, True, False]
+    before = methods.rows
+    with pytest.raises(RlnError, match="another version"):
+        methods.restore([{"key": "rld", "settings": {"no such": 1}}])
+    assert methods.rows == before
+
+
 def test_a_model_that_is_trained_meanwhile_is_offered(dock, library, qtbot):
-    boxes = dock.methods
-    names = lambda: [boxes.models.item(i).text() for i in range(boxes.models.count())]  # noqa: E731
-    assert boxes.ticked_models() == ["universal"]
-    boxes.models.item(names().index("universal")).setCheckState(Qt.CheckState.Unchecked)
+    methods = dock.methods
     saved = library.save(replace(library.load("universal"), name="mine"))
-    qtbot.waitUntil(lambda: "mine" in names(), timeout=5000)
-    assert boxes.ticked_models() == []
+    qtbot.waitUntil(lambda: "RLN mine" in offered(methods), timeout=5000)
+    methods.add_model("mine")
+    methods.add_model("mine")  # is in the list already
+    assert [row.key for row in methods.rows] == ["rld", "universal", "mine"]
+    assert methods.chosen()[2].name == "RLN mine"
     saved.unlink()
-    qtbot.waitUntil(lambda: "mine" not in names(), timeout=5000)
+    qtbot.waitUntil(lambda: "RLN mine" not in offered(methods), timeout=5000)
+    with pytest.raises(RlnError, match="the model mine is not among your models any more"):
+        methods.chosen()
 
 
 def test_a_network_of_another_architecture_is_applied(dock, library, idle, qtbot):
@@ -437,14 +478,10 @@ def test_a_network_of_another_architecture_is_applied(dock, library, idle, qtbot
         record=Record(method="train"),
     )  # fmt: skip
     library.save(model)
-    boxes = dock.methods
-    names = lambda: [boxes.models.item(i).text() for i in range(boxes.models.count())]  # noqa: E731
-    qtbot.waitUntil(lambda: "mine" in names(), timeout=5000)
-    for row, name in enumerate(names()):
-        ticked = Qt.CheckState.Checked if name == "mine" else Qt.CheckState.Unchecked
-        boxes.models.item(row).setCheckState(ticked)
-    boxes.rld.setChecked(False)
-    (chosen,) = boxes.chosen()
+    for row in dock.methods.rows:
+        row.check.setChecked(False)
+    dock.methods.add_model("mine")
+    (chosen,) = dock.methods.chosen()
     assert (chosen.name, chosen.needs_psf) == ("CARE mine", False)
     dock.bar.run_button.click()
     idle(dock.jobs)
@@ -513,7 +550,7 @@ def test_closing_the_dock_during_a_run_ends_it(dock, idle, qtbot):
     dock.methods.rows[0].form.fields["iterations"].value = 100_000
     dock.bar.run_button.click()
     qtbot.waitUntil(lambda: "cells · RLD" in viewer.layers, timeout=30_000)
-    viewer.window.remove_dock_widget(dock)
+    viewer.window.remove_dock_widget(dock.dock)
     idle(dock.jobs)
     assert [layer.name for layer in viewer.layers if "cancelled" in layer.name]
     qtbot.waitUntil(lambda: not isalive(dock))
@@ -537,7 +574,7 @@ def test_clicks_while_napari_shows_progress_do_no_harm(dock, idle, qtbot, click)
         elif click == "cancel":
             dock.bar.cancel_button.click()
         elif click == "close dock":
-            viewer.window.remove_dock_widget(dock)
+            viewer.window.remove_dock_widget(dock.dock)
         else:
             viewer.close()
 
@@ -549,7 +586,7 @@ def test_clicks_while_napari_shows_progress_do_no_harm(dock, idle, qtbot, click)
     waiting = Waiting()
 
     def plan(job, update):
-        if not clicked:
+        if not clicked and dock.viewer.layers[-1].name.startswith("cells \N{MIDDLE DOT} RLD"):
             QApplication.postEvent(waiting, QEvent(QEvent.Type.User))
 
     dock.jobs.reported.connect(plan)
