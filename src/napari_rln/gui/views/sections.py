@@ -13,7 +13,6 @@ import pyqtgraph as pg
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import QRectF, Qt
-from qtpy.QtGui import QFontMetrics
 
 from napari_rln.core.volume import FloatArray, VoxelUm
 from napari_rln.evaluate.plane_sections import Limits, Projection, section, slab_of
@@ -71,27 +70,6 @@ class Section(Plane):
     def _on_drag(self) -> None:
         across, down = (line.value() for line in self.cross)
         self._moved(self.point(down, across))
-
-
-class ColumnTitle(pg.LabelItem):
-    """A name, elided to the width of its column."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        super().__init__(name)
-
-    def updateMin(self) -> None:
-        """Request the height of the text and no width."""
-        super().updateMin()
-        self.setMinimumWidth(1)
-        self.setPreferredWidth(1)
-
-    def resizeEvent(self, event: Any) -> None:
-        """Elide the name to the width."""
-        if event is not None:
-            elided, metrics = Qt.TextElideMode.ElideMiddle, QFontMetrics(self.item.font())
-            self.setText(metrics.elidedText(self._name, elided, int(self.width())))
-        super().resizeEvent(event)
 
 
 class Cut(NamedTuple):
