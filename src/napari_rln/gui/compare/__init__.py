@@ -1,0 +1,1 @@
+"""Comparison of layers in napari's canvas."""
