@@ -8,7 +8,7 @@ from qtpy.QtCore import QObject
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.gui.compare.before_after import BeforeAfter
-from napari_rln.gui.compare.names import show_names
+from napari_rln.gui.compare.names import shortened, show_names
 from napari_rln.gui.compare.planes import go_to_brightest_plane, next_plane_with_structure
 from napari_rln.gui.compare.shortcuts import SHORTCUTS, bind_shortcuts
 from napari_rln.gui.compare.swipe import Blink, Swipe
@@ -238,6 +238,19 @@ def test_names_are_shown_and_hidden_as_before(viewer, pair):
     assert not a.name_overlay.visible
     assert (b.name_overlay.visible, b.name_overlay.position) == (True, "bottom_left")
     show_names((a,), False)  # never shown
+
+
+def test_long_names_fit_their_panel(viewer, pair):
+    a, *_ = pair
+    a.name = "a_long_name_of_an_image_of_cells_in_a_dish.ome.tif"
+    show_names((a,), True, width=450)
+    assert 6 <= a.name_overlay.font_size < 9
+    show_names((a,), True, width=2000)
+    assert a.name_overlay.font_size == 11
+    short = shortened(a.name, 200)
+    assert len(short) < 25
+    assert short.startswith("a_long")
+    assert short.endswith(".tif")
 
 
 def test_keys_are_free_in_napari_and_released(viewer):

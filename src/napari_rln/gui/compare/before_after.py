@@ -10,12 +10,14 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QSlider,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_rln.core.errors import RlnError
+from napari_rln.gui.compare.shortcuts import with_shortcut
 from napari_rln.gui.compare.swipe import Blink, Swipe
 from napari_rln.gui.layers import is_image, is_psf, is_raw
 from napari_rln.gui.layouts import fill
@@ -31,7 +33,9 @@ _TIPS = {
     "right: press, then drag the line in the canvas, or the slider.</p>",
     "blink": "<p>Shows the two layers in turn at the same place: press, then press "
     "<i>Show the other</i>.</p>",
-    "switch": "<p>Shows the other one of the two layers: press again to go back.</p>",
+    "switch": with_shortcut(
+        "Shows the other one of the two layers: press again to go back", "blink"
+    ),
 }
 
 
@@ -57,6 +61,7 @@ class BeforeAfter(QWidget):
         buttons = fill(QHBoxLayout(), (self.swipe_button, 1), (self.blink_button, 1), margin=0)
         below = (self.slider, self.switch_button, self.message)
         fill(QVBoxLayout(self), pickers, buttons, *below, margin=0)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self.swipe_button.toggled.connect(lambda on: self._set(self.swipe, on))
         self.blink_button.toggled.connect(lambda on: self._set(self.blink, on))
         self.switch_button.clicked.connect(self.blink.toggle)

@@ -55,18 +55,21 @@ def put(part: Image, layer: Image, axis: int, start: int, stop: int) -> None:
     """Make a part that of a layer between two voxels along an axis; it is hidden if empty."""
     size = shape_of(layer)[axis]
     start, stop = max(start, 0), min(stop, size)
-    part.visible = stop > start
+    if part.visible != (stop > start):  # even the same value would draw again
+        part.visible = stop > start
     if part.visible:
         levels = layer.data if layer.multiscale else [layer.data]
         cut = [_cut(level, axis, start / size, stop / size) for level in levels]
         part.data = cut if layer.multiscale else cut[0]
-        part.translate = translate_at(layer, axis, start)
+        move(part, layer, axis, start)
 
 
-def translate_at(layer: Image, axis: int, index: float) -> Any:
-    """Return the translation of a part of a layer that begins at an index along an axis."""
+def move(part: Image, layer: Image, axis: int, index: float) -> None:
+    """Place the first voxel of a part at an index of a layer along an axis."""
     own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim)
-    return layer.translate + own.linear_matrix[:, axis] * index
+    translate = layer.translate + own.linear_matrix[:, axis] * index
+    if not np.array_equal(translate, part.translate):
+        part.translate = translate
 
 
 def _cut(level: Any, axis: int, start: float, stop: float) -> Any:

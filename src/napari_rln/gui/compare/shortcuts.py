@@ -55,5 +55,5 @@ def bind_shortcuts(
 
 
 def with_shortcut(text: str, name: str) -> str:
-    """Return the text of a tooltip with the key of an action."""
-    return f"<p>{text} ({SHORTCUTS[name][0]})</p>"
+    """Return a tooltip of a sentence without its full stop, with the key of an action."""
+    return f"<p>{text} ({SHORTCUTS[name][0]}).</p>"

@@ -12,8 +12,8 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Signal
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.compare.names import show_names
-from napari_rln.gui.compare.parts import LINKED, divider_of, part_of, put, shape_of, translate_at
+from napari_rln.gui.compare.names import panel_width, shortened, show_names
+from napari_rln.gui.compare.parts import LINKED, divider_of, move, part_of, put, shape_of
 from napari_rln.gui.compare.stage import Stage, check_pair
 from napari_rln.gui.compare.world import layer_axis, to_data, to_world
 from napari_rln.gui.events import follow
@@ -81,15 +81,17 @@ class Swipe(QObject):
                 )
         self.stop()
         self._stage = Stage(self._viewer, pair)
+        half = panel_width(self._viewer) / 2
         for layer in pair:
             layer.visible = False
         left, right = (
-            part_of(layer, f"{side}: {layer.name}")
+            part_of(layer, shortened(f"{side}: {layer.name}", half))
             for layer, side in zip(pair, ("left", "right"), strict=True)
         )
         line = divider_of(pair[0], layer_axis(self._viewer, pair[0], axis))
         self._pair, self._parts, self._axis = pair, [left, right, line], axis
         self._place()
+        self._fit_line()
         for index, part in enumerate(self._parts):  # below all others, such as points and shapes
             self._viewer.layers.insert(index, part)
         self._stage.select()
@@ -98,8 +100,8 @@ class Swipe(QObject):
             layer.events.data.connect(self._place)
             for name in _CHANGES:
                 getattr(layer.events, name).connect(self._restart)
-        show_names((left,), True)
-        show_names((right,), True, position="top_right")
+        for part, corner in ((left, "top_left"), (right, "top_right")):
+            show_names((part,), True, width=half, position=corner)
 
     def set_position(self, fraction: float) -> None:
         """Move the divider, between 0 and 1."""
@@ -139,8 +141,7 @@ class Swipe(QObject):
         put(left, a, axis, 0, self._cut)
         first = round(to_data(self._viewer, b, world)[other] + 0.5)
         put(right, b, other, first, shape_of(b)[other])
-        line.translate = translate_at(a, axis, self._cut - 0.5)
-        self._fit_line()
+        move(line, a, axis, self._cut - 0.5)
 
     @property
     def _cut(self) -> int:
@@ -226,7 +227,7 @@ class Blink(QObject):
         self.stop()
         self._pair, self._stage = pair, Stage(self._viewer, pair)
         a.visible, b.visible = True, False
-        show_names(pair, True)
+        show_names(pair, True, width=panel_width(self._viewer))
 
     def toggle(self) -> None:
         """Show the other one of the two layers."""

@@ -76,11 +76,16 @@ class LineProfile(QWidget):
         for handle, at in zip(self._line.getHandles(), (start, stop), strict=True):
             self._line.movePoint(handle, pg.Point(*at))
 
-    def ends(self, column: SectionColumn, position: VoxelUm) -> Line | None:
-        """Return the ends (z, y, x) of the line in the plane at a position; None without a line.
+    def line_in(self, column: SectionColumn, position: VoxelUm) -> Line | None:
+        """Return the line in the plane of the first column at a position, as for a figure."""
+        ends = self._ends(column, position)
+        if ends is None:
+            return None
+        (z0, y0, x0), (z1, y1, x1) = (np.subtract(end, column.corner).tolist() for end in ends)
+        return (z0, y0, x0), (z1, y1, x1)
 
-        They are in the unit of the column, which is the first one, in the coordinates of the world.
-        """
+    def _ends(self, column: SectionColumn, position: VoxelUm) -> Line | None:
+        """Return the ends (z, y, x) of the line in the world; None without a line."""
         if self._line is None:
             return None
         section = column.sections[self._plane]
@@ -98,7 +103,7 @@ class LineProfile(QWidget):
         self.plot.clear()
         self.legend.clear()
         self.widths = {}
-        ends = self.ends(columns[0], position) if columns else None
+        ends = self._ends(columns[0], position) if columns else None
         if ends is None:
             return
         self.unit = columns[0].sections[self._plane].unit

@@ -15,6 +15,7 @@ from napari.layers import Image
 from qtpy.QtCore import QRectF, Qt
 
 from napari_rln.core.volume import FloatArray, VoxelUm
+from napari_rln.evaluate.figure_content import Display
 from napari_rln.evaluate.plane_sections import Limits, Projection, section, slab_of
 from napari_rln.gui.layers import displayed_data, edges_of, units_um
 from napari_rln.gui.pictures import Plane
@@ -155,6 +156,12 @@ class SectionColumn:
             for p, c, v, n in zip(position, self.corner, self.voxel, self.data.shape, strict=True)
         )
         return z, y, x
+
+    def display(self, limits: Limits | None = None) -> Display:
+        """Return limits, gamma and colours of the layer, with other limits if given."""
+        low, high = limits or self.layer.contrast_limits
+        colours = self.layer.colormap.map(np.linspace(0, 1, 256))
+        return Display((low, high), self.layer.gamma, np.asarray(colours, np.float64))
 
     def cut(self, position: VoxelUm, projection: Projection, slab: float | None) -> Cut:
         """Return the planes through a position, not read yet."""

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, check_on_grid
 from napari_rln.evaluate.figure import check_figure_path, figure, save_figure
-from napari_rln.evaluate.figure_content import Display, FigureSettings, Line
+from napari_rln.evaluate.figure_content import FigureSettings
 from napari_rln.evaluate.plane_sections import Projection, brightest
 from napari_rln.gui.events import follow
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
@@ -138,8 +138,7 @@ class ViewsDock(QWidget):
     ) -> None:
         shared = self._shared_limits()
         for column, planes in zip(columns, pictures, strict=True):
-            limits = shared.get(column.layer, column.layer.contrast_limits)
-            column.show(planes, position, limits)
+            column.show(planes, position, column.display(shared.get(column.layer)).limits)
         self.profile.draw(columns, position)
         if columns and self.inset.isChecked():
             self.box.centre(columns[0], position)
@@ -218,7 +217,9 @@ class ViewsDock(QWidget):
         sources = [source_of(layer, self._viewer.dims.point) for layer in layers]
         for source in sources[1:]:
             check_on_grid(source, sources[0])
-        settings, displays, line = self._figure_settings(), self._displays(), self._line()
+        settings, shared = self._figure_settings(), self._shared_limits()
+        displays = [column.display(shared.get(column.layer)) for column in self.columns]
+        line = self.profile.line_in(self.columns[0], self.crosshair.position)
 
         def steps() -> Steps[None]:
             volumes = [source.read() for source in sources]
@@ -259,28 +260,6 @@ class ViewsDock(QWidget):
             inset_um=side,
             profile=self.profile.isVisibleTo(self),
         )
-
-    def _displays(self) -> list[Display]:
-        """Return contrast limits, gamma and colours of the columns as displayed."""
-        shared = self._shared_limits()
-        layers = [column.layer for column in self.columns]
-        return [
-            Display(
-                tuple(shared.get(layer, layer.contrast_limits)),
-                layer.gamma,
-                np.asarray(layer.colormap.map(np.linspace(0, 1, 256)), np.float64),
-            )
-            for layer in layers
-        ]
-
-    def _line(self) -> Line | None:
-        """Return the ends of the profile's line from the corner of the first column."""
-        first = self.columns[0]
-        ends = self.profile.ends(first, self.crosshair.position)
-        if ends is None:
-            return None
-        (z0, y0, x0), (z1, y1, x1) = (np.subtract(end, first.corner).tolist() for end in ends)
-        return (z0, y0, x0), (z1, y1, x1)
 
     def _shared_limits(self) -> dict[Image, tuple[float, float]]:
         """Return common limits of all layers but the first, if contrast is shared."""
