@@ -1,3 +1,6 @@
+import re
+
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import phantoms
@@ -6,7 +9,8 @@ import pytest
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.evaluate.figure import figure, save_figure
-from napari_rln.evaluate.figure_content import FigureSettings
+from napari_rln.evaluate.figure_content import Display, FigureSettings
+from napari_rln.evaluate.figure_text import fit_text
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +131,78 @@ def test_a_flat_volume_can_be_shown(volumes):
 def test_an_unknown_ending_is_named(tmp_path, volumes):
     with pytest.raises(RlnError, match=r"\.png"):
         save_figure(figure(volumes[:1]), tmp_path / "figure.bmp")
+
+
+LONG = "HeLa_cells_widefield_60x_NA1.2_488nm_position-003.ome.tif"
+GREENS = np.linspace(0, 1, 256)[:, None] * np.array([0, 1, 0, 0]) + [0, 0, 0, 1]
+
+
+def test_colours_and_limits_are_those_given(volumes):
+    displays = [Display((0.0, 50.0), 1.0, GREENS), Display((10.0, 90.0), 0.5, "magma")]
+    fig = figure(volumes[:2], displays=displays)
+    green, magma = (ax.images[0] for ax in pictures(fig)[::4])
+    assert green.get_clim() == (0, 50)
+    np.testing.assert_allclose(green.cmap(1.0), (0, 1, 0, 1))
+    assert (magma.get_clim(), magma.norm.gamma, magma.cmap.name) == ((10, 90), 0.5, "magma")
+    (note,) = [text.get_text() for text in fig.texts if "range" in text.get_text()]
+    assert "0.0 to 50.0, 10.0 to 90.0 (gamma 0.5), in the order of the columns" in note
+
+
+def test_the_line_is_drawn_where_it_lies_and_its_profile_replaces_those_along_the_axes(volumes):
+    z, y, x = 6.5 * 0.3, 20.5 * 0.1, 30.5 * 0.1  # middle of the spot
+    fig = figure(volumes, line=((z, y, x - 2), (z, y + 0.1, x + 2)))
+    first, second = pictures(fig)[0], pictures(fig)[4]
+    lines = [line for line in first.lines if len(set(line.get_xdata())) == 2]
+    np.testing.assert_allclose(lines[0].get_xydata(), [(x - 2, y), (x + 2, y + 0.1)])
+    assert not second.lines
+    (plot,) = [ax for ax in fig.axes if ax.get_xlabel()]
+    assert [line.get_xdata()[-1] for line in plot.lines] == pytest.approx([np.hypot(4, 0.1)] * 3)
+    aside = figure(volumes, line=((z + 1, y, x - 2), (z + 1, y, x + 2)))  # not in the plane shown
+    assert not [line for line in pictures(aside)[0].lines if len(set(line.get_xdata())) == 2 and
+                line.get_xdata()[0] == x - 2]  # fmt: skip
+    with pytest.raises(RlnError, match="length 0"):
+        figure(volumes, line=((z, y, x), (z, y, x)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (FigureSettings(), "One plane."),
+        (FigureSettings(slab_um=0.6), "Slab 0.6 µm, mean (planes: 3 in xy, 7 in xz)."),
+        (FigureSettings(projection="max"), "Maximum projection (planes: 12 in xy, 40 in xz)."),
+        (FigureSettings(projection="max", slab_um=0.6), "Slab 0.6 µm, maximum projection"),
+    ],
+)
+def test_thickness_and_kind_of_the_slab_are_stated(volumes, settings, words):
+    assert any(words in text.get_text() for text in figure(volumes, settings=settings).texts)
+
+
+def test_a_name_is_wrapped_and_only_its_middle_left_out():
+    whole = fit_text(LONG, 2, 7.5, 3)
+    assert whole.replace("\n", "") == LONG
+    assert "1.2" in whole  # a number is not divided
+    short = fit_text(f"{LONG} · RLD 40 iterations", 1, 7.5, 2)
+    assert short.startswith("HeLa")
+    assert short.endswith("iterations")
+    assert "\N{HORIZONTAL ELLIPSIS}" in short
+    assert len(short.split("\n")) == 2
+
+
+def test_text_stays_text_and_dollars_stay_dollars(tmp_path, volumes):
+    named = [v.with_data(v.data, name=f"a$b$ {i}") for i, v in enumerate(volumes)]
+    kinds = ("svg.fonttype", "pdf.fonttype")
+    before = [matplotlib.rcParams[kind] for kind in kinds]
+    fig = figure(named)
+    save_figure(fig, tmp_path / "figure.svg")
+    save_figure(fig, tmp_path / "figure.pdf")
+    assert [matplotlib.rcParams[kind] for kind in kinds] == before
+    svg = (tmp_path / "figure.svg").read_text()
+    assert len(re.findall(r"<text[^>]*>a\$b\$ 0<", svg)) == 2  # title and table
+    pdf = (tmp_path / "figure.pdf").read_bytes()
+    assert b"/CIDFontType2" in pdf
+    assert b"/Type3" not in pdf
+
+
+def test_a_missing_folder_is_named(tmp_path, volumes):
+    with pytest.raises(RlnError, match="no folder"):
+        save_figure(figure(volumes[:1]), tmp_path / "none" / "figure.png")

@@ -3,12 +3,14 @@
 import threading
 
 import numpy as np
+import pyqtgraph as pg
 import pytest
 from napari.layers import Image
 from qtpy.QtCore import Qt
 
 from napari_rln.core.volume import Volume
 from napari_rln.gui.layers import layer_data
+from napari_rln.gui.views import views_dock
 
 TITLE = "Lateral and axial views"
 SHAPE, VOXEL = (20, 30, 40), (0.3, 0.1, 0.1)
@@ -79,7 +81,7 @@ def test_lazy_layers_are_read_in_a_thread(dock, qtbot):
     dock.contrast.setCurrentText("shared by results")
     readers.clear()
     layer.visible = False  # napari itself reads the plane that it shows
-    dock.projection.setCurrentText("max")
+    dock.projection.setCurrentText("maximum")
     qtbot.waitUntil(lambda: np.array_equal(shown(dock, 0, "xy"), array.max(0)))
     assert readers == {False}
 
@@ -140,7 +142,7 @@ def test_the_brightest_structure_is_found(dock, idle):
 
 def test_projection_slab_and_contrast(dock):
     data = dock.viewer.layers[0].data
-    dock.projection.setCurrentText("max")
+    dock.projection.setCurrentText("maximum")
     np.testing.assert_array_equal(shown(dock, 0, "xy"), data.max(0))
     dock.slab.value = 0.6
     dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
@@ -229,10 +231,74 @@ def test_the_inset_magnifies_and_the_figure_is_the_command_line_s(dock, idle, tm
         dock.export(str(tmp_path / name))
         idle(dock.jobs)
         assert (tmp_path / name).stat().st_size > 10_000
-    dock.export(str(tmp_path / "figure.doc"))
-    idle(dock.jobs)
+    dock.bar.attempt(lambda: dock.export(str(tmp_path / "figure.doc")))
     assert ".png, .pdf or .svg" in dock.bar.message.text()
+    dock.viewer.add_image(np.zeros((5, 30, 40), np.float32), scale=VOXEL, units=("um",) * 3)
+    dock.layers.item(2).setCheckState(Qt.CheckState.Checked)
+    dock.bar.attempt(lambda: dock.export(str(tmp_path / "other.png")))
+    assert "resample it to the image's shape" in dock.bar.message.text()
+    dock.viewer.layers.pop()
     for i in range(2):
         dock.layers.item(i).setCheckState(dock.layers.item(i).checkState().Unchecked)
     dock.bar.attempt(lambda: dock.export(str(tmp_path / "none.png")))
     assert "tick the layers" in dock.bar.message.text().lower()
+
+
+def test_the_figure_has_the_colours_limits_slab_and_line_of_the_dock(
+    dock, idle, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(views_dock, "save_figure", lambda drawing, path: drawn.append(drawing))
+    viewer = dock.viewer
+    viewer.layers[1].colormap, viewer.layers[1].contrast_limits = "green", (5, 50)
+    viewer.layers[1].gamma = 0.5
+    viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
+    dock.slab.value = 0.6
+    dock.profile_on.setCurrentText("profile in xy")
+    _, y, x = np.multiply(SPOT, VOXEL)
+    dock.profile.move((x - 1.4, y), (x + 1.4, y))
+    dock.export(str(tmp_path / "figure.png"))
+    idle(dock.jobs)
+    (drawing,) = drawn
+    shown = [ax for ax in drawing.axes if ax.images]
+    assert len(shown) == 4  # no inset
+    assert [ax.get_title() for ax in shown[::2]] == ["raw", "raw · RLD"]
+    image = shown[2].images[0]
+    assert (image.get_clim(), image.norm.gamma) == ((5, 50), 0.5)
+    np.testing.assert_allclose(image.cmap(1.0), (0, 1, 0, 1), atol=0.01)
+    line = shown[0].lines[0].get_xydata()  # from the corner of the field, half a voxel away
+    np.testing.assert_allclose(line, [(x - 1.35, y + 0.05), (x + 1.45, y + 0.05)], atol=0.02)
+    (plot,) = [ax for ax in drawing.axes if ax.get_xlabel()]
+    assert [len(line.get_xdata()) for line in plot.lines] == [57, 57]
+    widths = [text.get_text() for ax in drawing.axes if ax.get_legend()
+              for text in ax.get_legend().get_texts()]  # fmt: skip
+    assert {"0.80", "0.40"} <= set(widths)
+    assert any("Slab 0.6 µm, mean" in text.get_text() for text in drawing.texts)
+
+
+def test_it_fits_a_narrow_dock_and_names_are_whole_in_tooltips(dock):
+    long = "a rather long name of an image of cells_in_a_dish.ome.tif"
+    dock.viewer.layers[0].name = long
+    dock.profile_on.setCurrentText("profile in xy")
+    assert dock.minimumSizeHint().width() <= 370
+    assert long in dock.layers.item(0).toolTip()
+    assert long in dock.canvas.ci.getItem(0, 0).toolTip()
+    assert dock.profile.legend.text().replace("\N{ZERO WIDTH SPACE}", "").count(long) == 1
+
+
+def test_texts_are_legible_after_a_change_of_the_theme(dock):
+    dock.profile_on.setCurrentText("profile in xy")
+    title, plot = dock.canvas.ci.getItem(0, 0), dock.profile.plot
+    for theme in ("light", "dark", "light"):
+        dock.viewer.theme = theme
+        ground = plot.backgroundBrush().color().lightnessF()
+        texts = [pg.mkColor(title.opts["color"])]
+        for name in ("bottom", "left"):
+            axis = plot.getAxis(name)
+            texts += [
+                axis.textPen().color(),
+                axis.pen().color(),
+                pg.mkColor(axis.labelStyle["color"]),
+            ]
+        assert min(abs(text.lightnessF() - ground) for text in texts) > 0.4
+        assert (ground > 0.5) == (theme == "light")

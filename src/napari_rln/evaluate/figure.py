@@ -5,8 +5,6 @@ A column per volume on Matplotlib's grid, with the content of
 outside the magnified row share one scale. Lengths on the page are in inches.
 """
 
-import itertools
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,33 +13,37 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import Colormap, ListedColormap, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib_scalebar.scalebar import ScaleBar
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.evaluate.figure_content import (
+    Display,
     FigureColumn,
     FigureContent,
     FigureSettings,
+    Line,
     figure_content,
 )
+from napari_rln.evaluate.figure_profiles import draw_profiles
+from napari_rln.evaluate.figure_text import MEDIUM, SMALL, caption, fit_text
 from napari_rln.evaluate.plane_sections import ACROSS_DOWN, round_length
-from napari_rln.io.paths import atomic
+from napari_rln.io.paths import atomic, check_folder
 
-_UM = "\N{MICRO SIGN}m"
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LABELS = {"xy": "lateral (xy)", "xz": "axial (xz)", "yz": "axial (yz)"}
-_SMALL, _MEDIUM, _LARGE = 6.5, 7.5, 9.5  # points
+_LARGE = 9.5  # points
 _CHARACTER = 0.0615  # approximate width of one of medium size
+_TITLE_LINES = 3
+_LINE_COLOR = "#ff7f0e"  # of the line, on pictures
 _ARROW = 9.0  # points across and down
+_AS_TEXT: Any = {"svg.fonttype": "none", "pdf.fonttype": 42}  # not as curves
 _BARE: dict[str, Any] = {"anchor": "N", "frame_on": False, "xticks": (), "yticks": ()}
 _PAGE, _NARROWEST, _MARGINS, _GAP = 7.2, 5.4, 0.35, 0.05
 _WIDEST_COLUMN, _TALLEST_COLUMN, _PROFILES = 2.6, 6.0, 1.6
+_NOTE_LINES = 4
 
 
 def figure(
@@ -49,6 +51,8 @@ def figure(
     *,
     truth: Volume | None = None,
     settings: FigureSettings | None = None,
+    displays: Sequence[Display] = (),
+    line: Line | None = None,
 ) -> Figure:
     """Return the figure: a column per volume with its planes, a magnified region, and profiles.
 
@@ -60,6 +64,11 @@ def figure(
         Ground truth; the last column.
     settings
         Content and display; the defaults if None.
+    displays
+        Display of each column, such as a viewer's, instead of that of the settings.
+    line
+        Ends (z, y, x) of a line, in micrometres from the corner of the field: the profile is that
+        along it.
 
     Raises
     ------
@@ -67,7 +76,7 @@ def figure(
         As for :func:`figure_content`.
     """
     settings = settings or FigureSettings()
-    view = figure_content(volumes, truth=truth, settings=settings)
+    view = figure_content(volumes, truth=truth, settings=settings, displays=displays, line=line)
     n, planes = len(view.columns), list(view.columns[0].pictures)
     sizes_um = [view.size_um(plane) for plane in planes]
     widest_um = max(across for across, _ in sizes_um)
@@ -93,29 +102,34 @@ def figure(
         first = 1 + 2 * i
         for k, plane in enumerate(planes):
             ax = fig.add_subplot(grid[k, first : first + 2], **_BARE)
-            _show(ax, view, column, plane, settings)
+            _show(ax, view, column, plane)
             if k == 0:
-                name = textwrap.wrap(column.name, max(int(width / _CHARACTER), 4), max_lines=2)
-                ax.set_title("\n".join(name), fontsize=_MEDIUM, pad=3)
+                name = fit_text(column.name, width, MEDIUM, _TITLE_LINES)
+                ax.set_title(name, fontsize=MEDIUM, pad=3, parse_math=False)
             if i == 0:
                 bar_um = 0.3 * view.size_um(plane)[0] if k == 0 else 0
-                _annotate(ax, (_LABELS[plane], plane), heights[k], bar_um, settings)
+                _annotate(ax, (_LABELS[plane], plane), heights[k], bar_um, column)
+                if plane in view.lines:
+                    ax.plot(*zip(*view.lines[plane], strict=True), color=_LINE_COLOR, lw=1)
                 if len(planes) > 1 and settings.projection == "slice":
                     cut_um = view.position_um[1 if plane == "xy" else 0]
-                    ax.axhline(cut_um, color=_inks(settings)[0], lw=0.7, ls=(0, (1, 2)))
+                    ax.axhline(cut_um, color=_inks(column)[0], lw=0.7, ls=(0, (1, 2)))
             if view.inset_um and plane != "yz":
                 cell = slice(first + k, first + (2 if len(planes) == 1 else k + 1))
                 near = fig.add_subplot(grid[len(planes), cell], **_BARE)
-                _show(near, view, column, plane, settings, magnified=True)
+                _show(near, view, column, plane, magnified=True)
                 if i == k == 0:
                     side_um = float(np.ptp(view.inset_um[2]))
                     times = heights[len(planes)] / side_um / (width / widest_um)
                     short = f"{times:.1f}\N{MULTIPLICATION SIGN}"
                     labels = f"magnified {short}", short
-                    _annotate(near, labels, heights[len(planes)], 0.4 * side_um, settings)
+                    _annotate(near, labels, heights[len(planes)], 0.4 * side_um, column)
     if settings.profile:
-        _draw_profiles(fig, grid[-1, :], view)
-    fig.supxlabel(_note(view, settings), fontsize=_SMALL, x=0.01, ha="left")
+        draw_profiles(fig, grid[-1, :], view)
+    note = fit_text(
+        caption(view, settings, is_given=bool(displays)), page - _MARGINS, SMALL, _NOTE_LINES
+    )
+    fig.supxlabel(note, fontsize=SMALL, x=0.01, ha="left", parse_math=False)
     _fit_height(fig, width, heights)
     return fig
 
@@ -123,14 +137,24 @@ def figure(
 def save_figure(fig: Figure, path: str | Path) -> None:
     """Write a figure atomically, as PNG, PDF or SVG by the ending of the name.
 
-    Raise an RlnError if the name has another ending.
+    Text stays text in PDF and SVG, to be edited. Errors are those of :func:`check_figure_path`.
+    """
+    kind = check_figure_path(path)
+    with atomic(path) as temporary, matplotlib.rc_context(_AS_TEXT):
+        fig.savefig(temporary, format=kind)
+
+
+def check_figure_path(path: str | Path) -> str:
+    """Return the kind of a figure file: png, pdf or svg.
+
+    Raise an RlnError if its name has another ending, or its folder does not exist.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "pdf", "svg"):
         raise RlnError(f"{path.name} is not a figure file; end it in .png, .pdf or .svg.")
-    with atomic(path) as temporary:
-        fig.savefig(temporary, format=kind)
+    check_folder(path)
+    return kind
 
 
 def _fit_height(fig: Figure, width: float, heights: list[float]) -> None:
@@ -150,7 +174,6 @@ def _show(
     view: FigureContent,
     column: FigureColumn,
     plane: str,
-    settings: FigureSettings,
     *,
     magnified: bool = False,
 ) -> None:
@@ -158,25 +181,25 @@ def _show(
     width_um, height_um = view.size_um(plane)
     ax.imshow(
         column.pictures[plane],
-        norm=PowerNorm(settings.gamma, *column.limits, clip=True),
-        cmap=settings.colormap,
+        norm=PowerNorm(column.display.gamma, *column.limits, clip=True),
+        cmap=_colormap(column),
         extent=(0, width_um, height_um, 0),
         interpolation="antialiased",
     )
+    ax.autoscale(False)
     if view.inset_um and plane != "yz":
         (x0, x1), (y0, y1) = (view.inset_um[axis] for axis in ACROSS_DOWN[plane])
         if magnified:
             ax.set(xlim=(x0, x1), ylim=(y1, y0))
         else:
-            ink, _ = _inks(settings)
+            ink, _ = _inks(column)
             ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=ink, lw=0.6))
     for tip in view.arrows[plane]:
-        _point_at(ax, tip, settings)
+        _point_at(ax, tip, *_inks(column))
 
 
-def _point_at(ax: Axes, tip: tuple[float, float], settings: FigureSettings) -> None:
+def _point_at(ax: Axes, tip: tuple[float, float], ink: str, ground: str) -> None:
     """Draw an arrow whose tip is at a position, micrometres across and down, if it is shown."""
-    ink, ground = _inks(settings)
     arrow = ax.annotate(
         "",
         tip,
@@ -194,84 +217,29 @@ def _point_at(ax: Axes, tip: tuple[float, float], settings: FigureSettings) -> N
 
 
 def _annotate(
-    ax: Axes, labels: tuple[str, str], height: float, bar_um: float, settings: FigureSettings
+    ax: Axes, labels: tuple[str, str], height: float, bar_um: float, column: FigureColumn
 ) -> None:
     """Add the longest label that fits a picture's height, and a scale bar of at most ``bar_um``."""
     label = labels[0] if len(labels[0]) * _CHARACTER < height else labels[1]
-    ax.set_ylabel(label, fontsize=_MEDIUM, labelpad=2)
+    ax.set_ylabel(label, fontsize=MEDIUM, labelpad=2)
     if bar_um:
-        ink, ground = _inks(settings)
+        ink, ground = _inks(column)
         look = {"color": ink, "box_color": ground, "box_alpha": 0.4, "width_fraction": 0.015}
         place = {"location": "lower right", "scale_loc": "top", "sep": 1.5, "border_pad": 0.3}
-        text = {"font_properties": {"size": _SMALL}, "scale_formatter": "{:g} {}".format}
+        text = {"font_properties": {"size": SMALL}, "scale_formatter": "{:g} {}".format}
         length_um = round_length(bar_um)
         ax.add_artist(ScaleBar(1, "um", fixed_value=length_um, **look, **place, **text))
 
 
-def _inks(settings: FigureSettings) -> tuple[str, str]:
-    """Return the colours of lines and of their background on pictures of a colormap."""
-    bright = sum(matplotlib.colormaps[settings.colormap](0.0)[:3]) > 1.5
+def _colormap(column: FigureColumn) -> Colormap:
+    """Return the colormap of a column."""
+    colours = column.display.colours
+    if isinstance(colours, str):
+        return matplotlib.colormaps[colours]
+    return ListedColormap(colours.tolist())
+
+
+def _inks(column: FigureColumn) -> tuple[str, str]:
+    """Return the colours of lines and of their background on the pictures of a column."""
+    bright = sum(_colormap(column)(0.0)[:3]) > 1.5
     return ("black", "white") if bright else ("white", "black")
-
-
-def _draw_profiles(fig: Figure, cell: SubplotSpec, view: FigureContent) -> None:
-    """Draw the profiles along x and z, and a table of their widths beside them."""
-    colors = itertools.cycle(_COLORS)
-    truth = {"color": "black", "lw": 0.9, "ls": (0, (3, 1.5))}
-    styles: list[dict[str, Any]] = [
-        truth
-        if column.role == "truth"
-        else {"color": "0.55" if column.role == "raw" else next(colors), "lw": 1.2}
-        for column in view.columns
-    ]
-    axes, parts = list(view.columns[0].profiles), cell.subgridspec(1, 26)
-    span = 18 // len(axes)
-    for k, axis in enumerate(axes):
-        ax = fig.add_subplot(parts[k * span : (k + 1) * span - 1])
-        for column, style in zip(view.columns, styles, strict=True):
-            ax.plot(column.profiles[axis].offset_um, column.profiles[axis].value, **style)
-        ax.set(ylim=(0, 1.04), yticks=(0, 0.5, 1), xmargin=0)
-        ax.tick_params(labelsize=_SMALL, length=2.5, pad=2, labelleft=k == 0)
-        direction = "lateral" if axis == "x" else "axial"
-        ax.set_xlabel(f"{direction} position {axis} ({_UM})", fontsize=_MEDIUM, labelpad=2)
-        ax.set_ylabel("normalised intensity" if k == 0 else "", fontsize=_MEDIUM, labelpad=2)
-        ax.spines[["top", "right"]].set_visible(False)
-    # The table is a legend with the widths as further columns.
-    blank = Line2D([], [], alpha=0)
-    handles = [blank, *(Line2D([], [], **style) for style in styles)]
-    names = (
-        c.name if len(c.name) < 20 else f"{c.name[:18]}\N{HORIZONTAL ELLIPSIS}"
-        for c in view.columns
-    )
-    labels = [f"FWHM ({_UM})", *names]
-    for axis in axes:
-        widths = (c.profiles[axis].fwhm_um for c in view.columns)
-        handles += [blank] * (1 + len(styles))
-        labels += [axis, *("\N{EN DASH}" if w is None else f"{w:.2f}" for w in widths)]
-    table = fig.add_subplot(parts[18:], **_BARE)
-    spacing = {"borderpad": 0, "borderaxespad": 0, "handlelength": 1.6, "columnspacing": 0}
-    look = {"ncols": 1 + len(axes), "loc": "upper right", "frameon": False, "fontsize": _SMALL}
-    table.legend(handles, labels, **look, **spacing)
-
-
-def _note(view: FigureContent, settings: FigureSettings) -> str:
-    """Return the line that states the displayed range of intensities."""
-    if settings.contrast == "own":
-        low, high = 100 - settings.contrast_percentile, settings.contrast_percentile
-        return (
-            f"Display range: each column from its own percentile {low:.4g} to {high:.4g}, "
-            f"gamma {settings.gamma:g}."
-        )
-    names = {"raw": "raw", "result": "deconvolved", "truth": "truth"}
-    limits = {names[c.role]: c.limits for c in view.columns}
-    ranges = ", ".join(
-        f"{role} {_number(low, high)} to {_number(high, high)}"
-        for role, (low, high) in limits.items()
-    )
-    return f"Display range: {ranges}; gamma {settings.gamma:g}."
-
-
-def _number(value: float, largest: float) -> str:
-    """Return a number with the decimals that the largest one needs for three digits."""
-    digits = max(2 - int(np.floor(np.log10(max(abs(largest), 1e-9)))), 0)
-    return f"{value:,.{digits}f}"

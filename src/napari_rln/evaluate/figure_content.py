@@ -20,12 +20,13 @@ from napari_rln.evaluate.plane_sections import (
     Projection,
     brightest,
     section,
+    slab_of,
 )
-from napari_rln.evaluate.profiles import Profile, profile_at
+from napari_rln.evaluate.profiles import Profile, profile_at, profile_between
 
 Role = Literal["raw", "result", "truth"]
 
-_ARROW_UM = 0.5  # distance from a plane up to which an arrow is shown in it
+_NEAR_UM = 0.5  # distance from a plane up to which an arrow, or the line, is shown in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,19 +90,40 @@ class FigureSettings:
             )
 
 
+Line = tuple[VoxelUm, VoxelUm]
+"""Ends (z, y, x) of a line, in micrometres from the corner of the field."""
+
+
+class Display(NamedTuple):
+    """Display of one volume: lowest and highest intensity, gamma, and colours.
+
+    The colours are the name of a Matplotlib colormap or a table (N, 4) of red, green, blue and
+    opacity from 0 to 1.
+    """
+
+    limits: Limits
+    gamma: float
+    colours: str | Float64Array
+
+
 class FigureColumn(NamedTuple):
     """Pictures and profiles of one volume.
 
     Pictures (Y, X), (Z, X) and (Z, Y) by the name of the plane: xy, xz, yz, of a single plane xy
-    only. Profiles through the position by the name of the axis: x, and z in a stack. The limits,
-    lowest and highest displayed intensity, are the same for all results.
+    only. Profiles by the name of the axis through the position: x, and z in a stack; or that along
+    the line, by the name line.
     """
 
     name: str
     role: Role
-    limits: Limits
+    display: Display
     pictures: dict[str, FloatArray]
     profiles: dict[str, Profile]
+
+    @property
+    def limits(self) -> Limits:
+        """Lowest and highest displayed intensity."""
+        return self.display.limits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +132,8 @@ class FigureContent:
 
     The planes cross at ``position_um``; ``extent_um`` is the size of the field, both (z, y, x).
     ``inset_um`` is the magnified region, as (start, stop) along z, y and x; None without one.
-    ``arrows`` are the tips (across, down) of the arrows in each plane, by its name.
+    By the name of a plane, ``arrows`` are the tips (across, down) of its arrows, ``lines`` the ends
+    of the line where it lies in it, and ``depths`` the number of planes averaged or projected.
     """
 
     columns: tuple[FigureColumn, ...]
@@ -118,6 +141,8 @@ class FigureContent:
     extent_um: VoxelUm
     inset_um: tuple[Limits, Limits, Limits] | None
     arrows: dict[str, tuple[tuple[float, float], ...]]
+    lines: dict[str, tuple[tuple[float, float], ...]]
+    depths: dict[str, int]
 
     def size_um(self, plane: str) -> tuple[float, float]:
         """Return the width and height of a plane's picture."""
@@ -130,10 +155,13 @@ def figure_content(
     *,
     truth: Volume | None = None,
     settings: FigureSettings | None = None,
+    displays: Sequence[Display] = (),
+    line: Line | None = None,
 ) -> FigureContent:
     """Return the content of a figure; the arguments are those of :func:`figure`.
 
-    Raise an RlnError if there is no volume, the grids differ, or the position lies outside.
+    Raise an RlnError if there is no volume, the grids differ, the position or an arrow lies
+    outside, or both ends of the line coincide.
     """
     settings = settings or FigureSettings()
     if not volumes:
@@ -160,49 +188,81 @@ def figure_content(
         )
     roles: list[Role] = ["raw", *["result"] * (len(volumes) - 1), *["truth"] * (truth is not None)]  # type: ignore[list-item]
     planes = ["xy"] if shape[0] == 1 else ["xy", "xz", *["yz"] * settings.yz]
+    cut = position, settings.projection, settings.slab_um
     pictures = [
-        {
-            p: section(
-                volume.data, voxel_um, PLANES[p], position, settings.projection, settings.slab_um
-            )
-            for p in planes
-        }
-        for volume in every
+        {p: section(volume.data, voxel_um, PLANES[p], *cut) for p in planes} for volume in every
     ]
-    own = settings.contrast == "own"
-    groups = [str(i) if own else role for i, role in enumerate(roles)]
-    limits = _limits(pictures, groups, settings.contrast_percentile)
     half_um = max(1.5 * side, 0.25 * float(min(extent[1:])))
-    (z, y, x), (dz, _, dx) = position, voxel_um
-    columns = []
-    for volume, role, group, shown in zip(every, roles, groups, pictures, strict=True):
-        profiles = {"x": profile_at(volume.data[z, y], x, dx, half_um)}
-        if shape[0] > 1:
-            profiles["z"] = profile_at(volume.data[:, y, x], z, dz, half_um)
-        columns.append(FigureColumn(volume.name, role, limits[group], shown, profiles))
+    shown = displays or _displays(pictures, roles, settings)
+    columns = tuple(
+        FigureColumn(
+            volume.name,
+            role,
+            display,
+            planes_of,
+            _profiles(volume, position, half_um) if line is None else _along(volume, line),
+        )
+        for volume, role, display, planes_of in zip(every, roles, shown, pictures, strict=True)
+    )
     centre = (np.array(position) + 0.5) * voxel_um
     start = np.clip(centre - box / 2, 0, extent - box)
     inset: Any = tuple(zip(start.tolist(), (start + box).tolist(), strict=True))
     return FigureContent(
-        columns=tuple(columns),
+        columns=columns,
         position_um=tuple(centre.tolist()),
         extent_um=tuple(extent.tolist()),
         inset_um=inset if side else None,
-        arrows={plane: _tips(plane, settings.arrows, centre, voxel_um) for plane in planes},
+        arrows={plane: _in_plane(plane, settings.arrows, centre, voxel_um) for plane in planes},
+        lines={
+            plane: ends
+            for plane in planes
+            if len(ends := _in_plane(plane, line or (), centre, voxel_um)) == 2
+        },
+        depths={
+            plane: part[PLANES[plane]].stop - part[PLANES[plane]].start
+            for plane in planes
+            for part in [slab_of(shape, voxel_um, PLANES[plane], *cut)]
+        },
     )
 
 
-def _tips(
-    plane: str, arrows: Sequence[VoxelUm], centre_um: Float64Array, voxel_um: VoxelUm
+def _in_plane(
+    plane: str, points: Sequence[VoxelUm], centre_um: Float64Array, voxel_um: VoxelUm
 ) -> tuple[tuple[float, float], ...]:
-    """Return the tips (across, down), micrometres, of the arrows in a plane."""
+    """Return the points (across, down), micrometres, that lie in a plane."""
     normal, (across, down) = PLANES[plane], ACROSS_DOWN[plane]
-    near_um = max(_ARROW_UM, voxel_um[normal])
+    near_um = max(_NEAR_UM, voxel_um[normal])
     return tuple(
-        (arrow[across], arrow[down])
-        for arrow in arrows
-        if abs(arrow[normal] - centre_um[normal]) <= near_um
+        (point[across], point[down])
+        for point in points
+        if abs(point[normal] - centre_um[normal]) <= near_um
     )
+
+
+def _profiles(volume: Volume, position: tuple[int, int, int], half_um: float) -> dict[str, Profile]:
+    """Return the profiles along x and, in a stack, z through a position."""
+    (z, y, x), (dz, _, dx) = position, volume.voxel_um
+    profiles = {"x": profile_at(volume.data[z, y], x, dx, half_um)}
+    if volume.shape[0] > 1:
+        profiles["z"] = profile_at(volume.data[:, y, x], z, dz, half_um)
+    return profiles
+
+
+def _along(volume: Volume, line: Line) -> dict[str, Profile]:
+    """Return the profile along a line."""
+    first = np.divide(volume.voxel_um, 2)
+    start, stop = (np.subtract(end, first).tolist() for end in line)
+    return {"line": profile_between(volume.data, volume.voxel_um, start, stop)}
+
+
+def _displays(
+    pictures: Sequence[dict[str, FloatArray]], roles: Sequence[str], settings: FigureSettings
+) -> list[Display]:
+    """Return the display of each volume by the settings."""
+    own = settings.contrast == "own"
+    groups = [str(i) if own else role for i, role in enumerate(roles)]
+    limits = _limits(pictures, groups, settings.contrast_percentile)
+    return [Display(limits[group], settings.gamma, settings.colormap) for group in groups]
 
 
 def _limits(

@@ -1,5 +1,6 @@
 """Plots of planes with scale bars and of profiles, in the colours of the viewer."""
 
+import html
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyqtgraph as pg
 from napari.components import ViewerModel
 from napari.utils.colormaps import ensure_colormap
 from qtpy.QtCore import QRectF, Qt
+from qtpy.QtGui import QFontMetrics
 from qtpy.QtWidgets import QFrame
 
 from napari_rln.evaluate.plane_sections import Limits, round_length
@@ -35,8 +37,8 @@ class PictureBoard(pg.GraphicsLayoutWidget):
         follow(self, viewer.events.theme, self.paint)
         self.paint()
 
-    def place(self, item: "Plane | Trace", row: int, column: int) -> None:
-        """Add a plane or a trace at a cell."""
+    def place(self, item: "Plane | Trace | ColumnTitle", row: int, column: int) -> None:
+        """Add an item at a cell."""
         self.addItem(item, row, column)
         self.paint()
 
@@ -63,8 +65,34 @@ class PictureBoard(pg.GraphicsLayoutWidget):
         """Apply the colours of the theme."""
         colour = paint_background(self, self._viewer)
         for item in self.ci.items:
-            if isinstance(item, Trace):
+            if isinstance(item, Trace | ColumnTitle):
                 item.paint_in(colour)
+
+
+class ColumnTitle(pg.LabelItem):
+    """A name, shortened in the middle to the width of its column, and whole in its tooltip."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        super().__init__(html.escape(name))
+        self.setToolTip(f"<p>{html.escape(name)}</p>")
+
+    def updateMin(self) -> None:
+        """Request the height of the text and no width."""
+        super().updateMin()
+        self.setMinimumWidth(1)
+        self.setPreferredWidth(1)
+
+    def resizeEvent(self, event: Any) -> None:
+        """Shorten the name to the width."""
+        if event is not None:
+            elided, metrics = Qt.TextElideMode.ElideMiddle, QFontMetrics(self.item.font())
+            self.setText(html.escape(metrics.elidedText(self._name, elided, int(self.width()))))
+        super().resizeEvent(event)
+
+    def paint_in(self, colour: str) -> None:
+        """Draw the name in a colour."""
+        self.setText(self.text, color=colour)
 
 
 class Plane(pg.ViewBox):
@@ -154,6 +182,7 @@ class Trace(pg.PlotItem):
     def __init__(self) -> None:
         super().__init__(enableMenu=False)
         self._title, self._colour = "", "w"
+        self._widths: list[pg.PlotDataItem] = []
         self.hideButtons()
         self.hideAxis("left")
         self.setMouseEnabled(False, False)
@@ -177,11 +206,21 @@ class Trace(pg.PlotItem):
         ends = flanks(profile.value, peak) if profile.fwhm_um is not None else None
         if ends:
             at_um = np.interp(ends, np.arange(profile.value.size), profile.offset_um)
-            line = pg.mkPen(self._colour, width=1, style=Qt.PenStyle.DashLine)
-            self.plot(at_um, [profile.value[peak] / 2] * 2, pen=line)
+            self._widths.append(self.plot(at_um, [profile.value[peak] / 2] * 2))
+            self._paint_widths()
+
+    def clear(self) -> None:
+        """Remove the profiles."""
+        super().clear()
+        self._widths = []
 
     def paint_in(self, colour: str) -> None:
-        """Draw axis and title in a colour."""
+        """Draw axis, title and widths in a colour."""
         self._colour = colour
+        self._paint_widths()
         paint_axes(self, colour, "bottom")
         self.set_title(self._title)
+
+    def _paint_widths(self) -> None:
+        for line in self._widths:
+            line.setPen(pg.mkPen(self._colour, width=1, style=Qt.PenStyle.DashLine))

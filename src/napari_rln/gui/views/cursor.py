@@ -73,13 +73,13 @@ class Crosshair(QObject):
 
 
 class InsetBox(pg.RectROI):
-    """A box around the crosshair, linked to it in both directions."""
+    """A square around the crosshair, linked to it in both directions."""
 
     dragged = Signal(float, float)  # its middle, y and x
     dropped = Signal()
 
     def __init__(self) -> None:
-        super().__init__((0, 0), (1, 1), pen=_COLOUR)
+        super().__init__((0, 0), (1, 1), pen=_COLOUR, aspectLocked=True)
         self._is_sized = self._is_dragged = False
         self.sigRegionChangeStarted.connect(lambda: self._drag(True))
         self.sigRegionChanged.connect(self._on_change)

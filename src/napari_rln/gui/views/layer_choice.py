@@ -1,13 +1,16 @@
 """Choice of the layers to show side by side."""
 
+import html
+
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from napari_rln.gui.events import follow
+from napari_rln.gui.layers import is_image
 
-_HEIGHT = 90
+_ROWS = 4
 
 
 class LayerChoice(QListWidget):
@@ -18,7 +21,8 @@ class LayerChoice(QListWidget):
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
-        self.setMaximumHeight(_HEIGHT)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         for event in ("inserted", "removed", "reordered", "renamed"):
             follow(self, getattr(viewer.layers.events, event), self._refresh)
         self.itemChanged.connect(self.changed)
@@ -28,7 +32,7 @@ class LayerChoice(QListWidget):
     def images(self) -> list[Image]:
         """The images, from bottom to top of the viewer's list."""
         layers = self._viewer.layers
-        return [layer for layer in layers if isinstance(layer, Image) and not layer.rgb]
+        return [layer for layer in layers if is_image(layer) and not layer.rgb]
 
     def chosen(self) -> list[Image]:
         """Return the checked images, from bottom to top of the viewer's list."""
@@ -46,10 +50,14 @@ class LayerChoice(QListWidget):
         self.clear()
         for layer in images:
             item = QListWidgetItem(layer.name, self)
+            item.setToolTip(f"<p>{html.escape(layer.name)}: tick it to show it.</p>")
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             comparable = layer.data.shape == images[0].data.shape and layer.visible
             default = Qt.CheckState.Checked if comparable else Qt.CheckState.Unchecked
             item.setData(Qt.ItemDataRole.UserRole, layer)
             item.setCheckState(states.get(layer, default))
         self.blockSignals(False)
+        rows = min(max(self.count(), 2), _ROWS)
+        line = self.sizeHintForRow(0) if images else self.fontMetrics().height()
+        self.setFixedHeight(rows * line + 2 * self.frameWidth())
         self.changed.emit()

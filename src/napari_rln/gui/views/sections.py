@@ -13,9 +13,9 @@ import pyqtgraph as pg
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import QRectF, Qt
-from qtpy.QtGui import QFontMetrics
 
 from napari_rln.core.volume import FloatArray, VoxelUm
+from napari_rln.evaluate.figure_content import Display
 from napari_rln.evaluate.plane_sections import Limits, Projection, section, slab_of
 from napari_rln.gui.layers import displayed_data, edges_of, units_um
 from napari_rln.gui.pictures import Plane
@@ -71,27 +71,6 @@ class Section(Plane):
     def _on_drag(self) -> None:
         across, down = (line.value() for line in self.cross)
         self._moved(self.point(down, across))
-
-
-class ColumnTitle(pg.LabelItem):
-    """A name, elided to the width of its column."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        super().__init__(name)
-
-    def updateMin(self) -> None:
-        """Request the height of the text and no width."""
-        super().updateMin()
-        self.setMinimumWidth(1)
-        self.setPreferredWidth(1)
-
-    def resizeEvent(self, event: Any) -> None:
-        """Elide the name to the width."""
-        if event is not None:
-            elided, metrics = Qt.TextElideMode.ElideMiddle, QFontMetrics(self.item.font())
-            self.setText(metrics.elidedText(self._name, elided, int(self.width())))
-        super().resizeEvent(event)
 
 
 class Cut(NamedTuple):
@@ -177,6 +156,12 @@ class SectionColumn:
             for p, c, v, n in zip(position, self.corner, self.voxel, self.data.shape, strict=True)
         )
         return z, y, x
+
+    def display(self, limits: Limits | None = None) -> Display:
+        """Return limits, gamma and colours of the layer, with other limits if given."""
+        low, high = limits or self.layer.contrast_limits
+        colours = self.layer.colormap.map(np.linspace(0, 1, 256))
+        return Display((low, high), self.layer.gamma, np.asarray(colours, np.float64))
 
     def cut(self, position: VoxelUm, projection: Projection, slab: float | None) -> Cut:
         """Return the planes through a position, not read yet."""

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -20,8 +19,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import FloatArray, Volume, VoxelUm
-from napari_rln.evaluate.figure import figure, save_figure
+from napari_rln.core.volume import FloatArray, Volume, VoxelUm, check_on_grid
+from napari_rln.evaluate.figure import check_figure_path, figure, save_figure
 from napari_rln.evaluate.figure_content import FigureSettings
 from napari_rln.evaluate.plane_sections import Projection, brightest
 from napari_rln.gui.events import follow
@@ -29,18 +28,32 @@ from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 from napari_rln.gui.layers import contrast_limits, source_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import Number
-from napari_rln.gui.pictures import MICROMETRE, PictureBoard
+from napari_rln.gui.pictures import MICROMETRE, ColumnTitle, PictureBoard
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.views.cursor import Crosshair, InsetBox
 from napari_rln.gui.views.layer_choice import LayerChoice
 from napari_rln.gui.views.line_profile import LineProfile
-from napari_rln.gui.views.sections import ColumnTitle, Section, SectionColumn
+from napari_rln.gui.views.sections import Section, SectionColumn
 
 if TYPE_CHECKING:
     import napari
 
 _REFRESH_MS = 100  # minimum interval between drawings
-_AS_VIEWED, _SHARED = "as in the viewer", "shared by results"
+_AS_VIEWED, _SHARED = "as viewed", "shared by results"
+_PROJECTIONS: dict[str, Projection] = {"mean": "slice", "maximum": "max"}
+_TIPS = {
+    "projection": "<p>The mean of a slab, or its maximum projection: choose one, and type the "
+    "thickness beside it.</p>",
+    "slab": "<p>Thickness of the slab; 0 shows one plane, or projects the whole stack. Type a "
+    "length to average or project that much.</p>",
+    "contrast": "<p>Contrast limits of each layer as in the viewer, or the same for all layers but "
+    "the first: share them to compare the brightness of results.</p>",
+    "profile_on": "<p>Plots the intensity of all layers along a line: choose its plane, then drag "
+    "its ends in the first column.</p>",
+    "yz": "<p>Tick to show the yz plane, a second view from the side.</p>",
+    "inset": "<p>Tick to magnify the blue square; drag its corner to resize it.</p>",
+}
+_NARROWEST = 6  # characters of a choice
 
 
 class ViewsDock(QWidget):
@@ -56,14 +69,20 @@ class ViewsDock(QWidget):
         self.layers = LayerChoice(napari_viewer)
         self.crosshair = Crosshair(napari_viewer, self)
         self.projection, self.contrast = QComboBox(), QComboBox()
-        self.projection.addItems(["slice", "max"])
+        for text, projection in _PROJECTIONS.items():
+            self.projection.addItem(text, projection)
         self.contrast.addItems([_AS_VIEWED, _SHARED])
-        tip = "<p>Thickness to average or project; 0 for one plane.</p>"
-        self.slab = Number(label="The slab's thickness", min=0.0, tooltip=tip)
+        self.slab = Number(label="The slab's thickness", min=0.0, tooltip=_TIPS["slab"])
         self.slab_unit = QLabel()
         self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
         self.profile_on = QComboBox()
         self.profile_on.addItems(["no profile", "profile in xy", "profile in xz", "profile in yz"])
+        for name in ("projection", "contrast", "yz", "inset", "profile_on"):
+            getattr(self, name).setToolTip(_TIPS[name])
+        for choice in (self.projection, self.contrast, self.profile_on):
+            policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            choice.setSizeAdjustPolicy(policy)
+            choice.setMinimumContentsLength(_NARROWEST)
         self.canvas = PictureBoard(napari_viewer)
         self.box = InsetBox()
         self.profile = LineProfile(napari_viewer)
@@ -119,8 +138,7 @@ class ViewsDock(QWidget):
     ) -> None:
         shared = self._shared_limits()
         for column, planes in zip(columns, pictures, strict=True):
-            limits = shared.get(column.layer, column.layer.contrast_limits)
-            column.show(planes, position, limits)
+            column.show(planes, position, column.display(shared.get(column.layer)).limits)
         self.profile.draw(columns, position)
         if columns and self.inset.isChecked():
             self.box.centre(columns[0], position)
@@ -135,11 +153,11 @@ class ViewsDock(QWidget):
         self.crosshair.own_units = self.columns[0].units if self.columns else None
         lengths = {column.has_lengths for column in self.columns}
         unit = MICROMETRE if False not in lengths else "" if True in lengths else "px"
-        self.slab_unit.setText(unit)
+        self.slab_unit.setText(f"{unit} thick")
         for i, column in enumerate(self.columns):
             for pane in (*column.sections.values(), column.inset):
                 pane.unit = unit
-            self.canvas.addItem(ColumnTitle(column.layer.name), row=0, col=i)
+            self.canvas.place(ColumnTitle(column.layer.name), 0, i)
             self.canvas.ci.layout.setColumnPreferredWidth(i, 1)
             self.canvas.ci.layout.setColumnStretchFactor(i, 1)
             for row, (plane, pane) in enumerate(column.sections.items(), 1):
@@ -187,20 +205,28 @@ class ViewsDock(QWidget):
         self.profile.draw_on(first, plane if plane in planes else "", self.crosshair.position)
 
     def export(self, path: str) -> None:
-        """Write the checked layers as a figure, in a thread.
+        """Write the checked layers as a figure that looks like the dock, in a thread.
 
-        Raises :class:`RlnError` if no layer is checked, or one has no voxel size.
+        Raises :class:`RlnError` if no layer is checked, one has no voxel size, their grids differ,
+        or the path is not that of a figure.
         """
+        check_figure_path(path)
         layers = self.layers.chosen()
         if not layers:
             raise RlnError("tick the layers to show first.")
         sources = [source_of(layer, self._viewer.dims.point) for layer in layers]
-        settings = self._figure_settings()
+        for source in sources[1:]:
+            check_on_grid(source, sources[0])
+        settings, shared = self._figure_settings(), self._shared_limits()
+        displays = [column.display(shared.get(column.layer)) for column in self.columns]
+        line = self.profile.line_in(self.columns[0], self.crosshair.position)
 
         def steps() -> Steps[None]:
             volumes = [source.read() for source in sources]
             yield None
-            save_figure(figure(volumes, settings=settings), path)
+            drawing = figure(volumes, settings=settings, displays=displays, line=line)
+            yield None
+            save_figure(drawing, path)
 
         self.jobs.add(BackgroundJob(f"figure {path}", steps))
 
@@ -220,7 +246,8 @@ class ViewsDock(QWidget):
 
     @property
     def _projection(self) -> Projection:
-        return "max" if self.projection.currentText() == "max" else "slice"
+        projection: Projection = self.projection.currentData()
+        return projection
 
     def _figure_settings(self) -> FigureSettings:
         first = self.columns[0]
@@ -231,7 +258,7 @@ class ViewsDock(QWidget):
             slab_um=self.slab.value or None,
             yz=self.yz.isChecked(),
             inset_um=side,
-            colormap="gray",
+            profile=self.profile.isVisibleTo(self),
         )
 
     def _shared_limits(self) -> dict[Image, tuple[float, float]]:
@@ -295,21 +322,19 @@ class ViewsDock(QWidget):
         self.profile.moved.connect(self._draw_soon)
 
     def _lay_out(self) -> None:
-        options = QGridLayout()
-        options.addWidget(self.layers, 0, 0, 3, 1)
-        thickness = QWidget()
-        fill(QHBoxLayout(thickness), (self.slab.native, 1), self.slab_unit, margin=0)
-        left, right = (
-            (self.projection, self.contrast, self.yz),
-            (thickness, self.profile_on, self.inset),
+        slab = (self.slab.native, 1), self.slab_unit
+        options = fill(
+            QVBoxLayout(),
+            fill(QHBoxLayout(), QLabel("Show"), (self.projection, 2), *slab),
+            fill(QHBoxLayout(), QLabel("Contrast"), (self.contrast, 1), (self.profile_on, 1)),
+            fill(QHBoxLayout(), self.yz, (self.inset, 1), self.brightest_button),
         )
-        fill(options, *((part, row, 1) for row, part in enumerate(left)))
-        fill(options, *((part, row, 2) for row, part in enumerate(right)))
-        hint = "Drag the lines or click to move, or hold Shift and point in the viewer."
-        below = fill(QHBoxLayout(), (QLabel(hint, wordWrap=True), 1), self.brightest_button)
+        hint = QLabel(
+            "Drag the lines, click, or hold Shift and point in the viewer.", wordWrap=True
+        )
         self.splitter = QSplitter(Qt.Orientation.Vertical)
         self.splitter.addWidget(self.canvas)
         self.splitter.addWidget(self.profile)
         self.splitter.setStretchFactor(0, 4)
         self.splitter.setStretchFactor(1, 1)
-        fill(QVBoxLayout(self), options, below, (self.splitter, 1), self.bar)
+        fill(QVBoxLayout(self), self.layers, options, hint, (self.splitter, 1), self.bar)

@@ -1,0 +1,65 @@
+"""Names of layers, shown by napari on the panels of its grid."""
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+
+_FONT = (6.0, 11.0)  # points, smallest and largest
+_SMALL = 8.0  # points, of a name that may be shortened
+_CHARACTER = 1.0  # pixels of the canvas per point
+_MARGIN = 24  # pixels beside a name
+_before: WeakKeyDictionary[Layer, dict[str, Any]] = WeakKeyDictionary()
+
+
+def show_names(
+    layers: Iterable[Layer], on: bool, *, width: float | None = None, position: str = "top_left"
+) -> None:
+    """Show the names of layers in the canvas, or show them again as the user had them.
+
+    Parameters
+    ----------
+    layers
+        The layers.
+    on
+        Whether to show the names; False ends what an earlier call began.
+    width
+        Pixels of the panel, as from :func:`panel_width`: longer names get a smaller font.
+    position
+        Corner of the panel.
+    """
+    for layer in layers:
+        overlay = layer.name_overlay
+        if on:
+            size = _font(layer.name, width)
+            look = {"visible": True, "box": True, "font_size": size, "position": position}
+            _before.setdefault(layer, {name: getattr(overlay, name) for name in look})
+        else:
+            look = _before.pop(layer, {})
+        for name, value in look.items():
+            setattr(overlay, name, value)
+
+
+def panel_width(viewer: ViewerModel) -> float:
+    """Return the width of a panel of the canvas in pixels, in the grid or without it."""
+    _, columns = viewer.canvas.grid.actual_shape(viewer.layers)
+    return viewer.canvas.size[1] / columns
+
+
+def _font(name: str, width: float | None) -> float:
+    """Return the size in points of a name's font."""
+    smallest, largest = _FONT
+    if width is None:
+        return largest
+    return max(smallest, min(largest, (width - _MARGIN) / (_CHARACTER * len(name))))
+
+
+def shortened(name: str, width: float) -> str:
+    """Return a name without its middle if it is too long for a panel with a small font."""
+    kept = int((width - _MARGIN) / (_CHARACTER * _SMALL))
+    if len(name) <= kept:
+        return name
+    end = kept // 2
+    return f"{name[: kept - end - 1]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - end :]}"

@@ -1,0 +1,52 @@
+"""The canvas for two layers alone, and back as it was."""
+
+from collections.abc import Collection
+
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+
+from napari_rln.core.errors import RlnError
+from napari_rln.gui.layers import is_image
+
+
+def check_pair(a: Layer | None, b: Layer | None) -> tuple[Image, Image]:
+    """Return two layers to compare.
+
+    Raises :class:`RlnError` if one is missing or not an image, or both are the same.
+    """
+    for layer in (a, b):
+        if not isinstance(layer, Image) or not is_image(layer):
+            raise RlnError("choose two image layers to compare, such as the image and a result.")
+    assert isinstance(a, Image)
+    assert isinstance(b, Image)
+    if a is b:
+        raise RlnError(f"both layers are {a.name}; choose another one to compare it with.")
+    return a, b
+
+
+class Stage:
+    """Hides the other images and the grid, until it ends."""
+
+    def __init__(self, viewer: ViewerModel, kept: Collection[Layer]) -> None:
+        self._viewer = viewer
+        self._selection = [*viewer.layers.selection]
+        self._grid = viewer.canvas.grid.enabled
+        self._visible = {layer: layer.visible for layer in kept}
+        others = [layer for layer in viewer.layers if isinstance(layer, Image) and layer.visible]
+        self._hidden = [layer for layer in others if layer not in kept]
+        for layer in self._hidden:
+            layer.visible = False
+        viewer.canvas.grid.enabled = False
+
+    def select(self) -> None:
+        """Select what was selected at first."""
+        layers = self._viewer.layers
+        layers.selection = {layer for layer in self._selection if layer in layers}
+
+    def end(self) -> None:
+        """Show what was shown at first, but for layers removed since."""
+        for layer in self._hidden:
+            layer.visible = True
+        for layer, visible in self._visible.items():
+            layer.visible = visible
+        self._viewer.canvas.grid.enabled = self._grid
