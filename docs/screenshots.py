@@ -269,7 +269,6 @@ def main() -> None:
         session.viewer.open(args.nucleus, plugin="napari-rln")
     else:
         session.viewer.open_sample("napari-rln", "bead")
-        session.viewer.open_sample("napari-rln", "bead_psf")
     drive(session, steps=args.steps)
     session.viewer.close()
 

@@ -48,8 +48,7 @@ def units(layer):
 
 
 def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch):
-    for key in ("bead", "bead_psf"):
-        viewer.open_sample("napari-rln", key)
+    viewer.open_sample("napari-rln", "bead")
     _, dock = open_dock("PSF")
     settled(dock)
     assert (dock.image.layer.name, dock.psf.layer.name) == ("bead", "bead_psf")
@@ -410,7 +409,7 @@ def test_only_what_can_be_used_is_shown(open_dock, viewer, settled):
     assert dock.thumbnails.board.isVisibleTo(dock)
     assert not dock.check_optics.isVisibleTo(dock)  # has been computed
     assert not dock.repair_part.isVisibleTo(dock)
-    viewer.open_sample("napari-rln", "bead_psf")
+    viewer.open_sample("napari-rln", "bead")
     dock.psf.layer = viewer.layers["bead_psf"]
     settled(dock)
     assert dock.check_optics.isVisibleTo(dock)

@@ -11,8 +11,7 @@ napari = pytest.importorskip("napari")
 
 
 def test_samples_open_through_the_manifest(viewer):
-    for key in ("bead", "bead_psf"):
-        viewer.open_sample("napari-rln", key)
+    viewer.open_sample("napari-rln", "bead")
     for layer in viewer.layers:
         assert layer.data.shape == (64, 64, 64)
         np.testing.assert_allclose(layer.scale, (0.1, 0.1, 0.1))

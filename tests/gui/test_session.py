@@ -12,7 +12,8 @@ from napari_rln.gui.layers import record_of
 
 def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, viewer, qtbot):
     viewer.open_sample("napari-rln", "bead")
-    image = viewer.layers[0]
+    viewer.layers.remove("bead_psf")
+    image = viewer.layers["bead"]
     # A part of it, with voxels as they are, computes faster.
     image.data = np.ascontiguousarray(image.data[10:42, 12:52, 12:52])
 

@@ -15,7 +15,6 @@ def dock(open_dock, viewer, monkeypatch, tmp_path):
     """Return the dock with the PSF of the bead, and a small study chosen."""
     monkeypatch.setattr(quick, "_SIDE", (16, 16, 16))
     viewer.open_sample("napari-rln", "bead")
-    viewer.open_sample("napari-rln", "bead_psf")
     psf = viewer.layers["bead_psf"]
     psf.data = psf.data[26:39, 26:39, 26:39]
     _, widget = open_dock("Deconvolve")

@@ -36,7 +36,6 @@ def dock(open_dock, viewer, library, monkeypatch):
     """Return the dock, ready to train on the PSF of the hollow bead for a few steps."""
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))  # a short search for the best RLD
     viewer.open_sample("napari-rln", "bead")
-    viewer.open_sample("napari-rln", "bead_psf")
     psf = viewer.layers["bead_psf"]
     psf.data = psf.data[20:45, 20:45, 20:45]  # a smaller one trains faster
     _, widget = open_dock("Train")
@@ -211,7 +210,7 @@ def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
     assert len(viewer.layers) == 4
     idle(dock.pairs.jobs)
     box = dock.form.image.box  # previews are not listed
-    assert [box.itemText(i) for i in range(1, box.count())] == ["bead", "bead_psf"]
+    assert [box.itemText(i) for i in range(1, box.count())] == ["bead_psf", "bead"]
 
 
 def test_presets_names_and_what_is_copied(dock, library):

@@ -122,7 +122,7 @@ def test_the_second_view_is_registered_once_for_all_methods(dock, idle):
 
 @pytest.mark.parametrize("method", ["rld", "rln"])
 def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method):
-    getattr(dock.methods, "rln" if method == "rld" else "rld").setChecked(False)
+    dock.methods.rows[method == "rld"].check.setChecked(False)
     dock.copy.copy_command()
     first, document = QApplication.clipboard().text().split("\n", 1)
     assert first == "napari-rln run - <<'END'"
@@ -157,7 +157,7 @@ def test_invalid_choices_are_reported(dock, idle):
     assert "as both views" in said()
     dock.second.image.layer = layer
     dock.destination.box.setCurrentIndex(1)
-    assert "whole and in memory" in said()
+    assert "whole, in memory and one channel at a time" in said()
     dock.destination.box.setCurrentIndex(0)
     stack = dock.image.layer
     dock.image.layer = dock.viewer.add_image(

@@ -18,7 +18,7 @@ class FieldError(RlnError):
 def show_field(field: QWidget) -> None:
     """Open the collapsed parts and tabs around a field, scroll to it and focus it."""
     parent = field.parentWidget()
-    while parent is not None:
+    while parent is not None and not parent.isWindow():
         if isinstance(parent, Collapsible):
             parent.open()
         elif isinstance(parent, QTabWidget):

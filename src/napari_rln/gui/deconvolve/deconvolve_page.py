@@ -187,6 +187,7 @@ class DeconvolvePage(QWidget):
 
     def _jobs_of(self, inputs: Inputs, methods: list[ChosenMethod]) -> dict[BackgroundJob, Stream]:
         """Return the jobs of all methods on one image."""
+        views = self._views(inputs)
         if self.on_disk:
             sample = self.region.sample(inputs.image)
             return dict(
@@ -194,7 +195,6 @@ class DeconvolvePage(QWidget):
                 for method in methods
             )
         # An earlier method keeps the estimates that a later one needs.
-        views = self._views(inputs)
         shared = Shared(mark for chosen in methods for mark in chosen.method.marks)
         return dict(
             job_in_memory(self._viewer, inputs, views, method, shared, self._on_result)
