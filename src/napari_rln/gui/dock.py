@@ -1,18 +1,23 @@
 """The plugin's dock: PSF, deconvolution, comparison and training as tabs."""
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QLabel, QTabWidget, QVBoxLayout, QWidget
 
+from napari_rln.gui.compare.planes import leave_empty_plane, next_plane_with_structure
+from napari_rln.gui.compare.shortcuts import bind_shortcuts
 from napari_rln.gui.layers import is_psf, optics_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.loading import are_loaded, load
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Layer
 
 PSF, DECONVOLVE, COMPARE, TRAIN = "PSF", "Deconvolve", "Compare", "Train"
 
@@ -24,7 +29,7 @@ _MODULES = {
 }
 # Pixels: the pages' own, which napari would make room for only after it has shown the dock. On a
 # screen of 1280 pixels it leaves more than 600 for the canvas.
-_WIDTH = 370
+_WIDTH = 330
 _TIPS = {
     PSF: "The blur of the microscope: compute it, measure it from beads, or open it.",
     DECONVOLVE: "Run one or several methods on the image.",
@@ -45,6 +50,8 @@ class Dock(QWidget):
         self._viewer = napari_viewer
         self._pages: dict[str, Any] = {}
         self.is_loaded = False
+        self._seen: WeakSet[Layer] = WeakSet()  # images that were looked at
+        self._release_keys: Callable[[], None] = lambda: None
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.setMinimumWidth(_WIDTH)
@@ -81,6 +88,7 @@ class Dock(QWidget):
         A page with jobs cancels them when it loses its own parent, and is deleted after the last.
         """
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._release_keys()
             for title, page in self._pages.items():
                 if title != COMPARE:  # it has the jobs of the deconvolutions
                     page.setParent(None)
@@ -101,6 +109,8 @@ class Dock(QWidget):
             # The page that compares is made at the latest with the first result.
             page.result_finished.connect(lambda result: self.page(COMPARE).add_result(result))
             page.run_finished.connect(lambda: self.page(COMPARE).compare_new())
+            page.image.changed.connect(self._look_at_image)
+            QTimer.singleShot(0, self._look_at_image)
             return page
         deconvolution = self.page(DECONVOLVE)
         page = module.ComparePage(self._viewer, deconvolution.jobs)
@@ -112,6 +122,34 @@ class Dock(QWidget):
         place = self.tabs.widget([*_MODULES].index(title))
         place.layout().takeAt(0).widget().deleteLater()
         fill(place.layout(), page, margin=0)
+
+    def _look_at_image(self) -> None:
+        """Show a plane with structure of an image that is chosen for the first time."""
+        layer = self.page(DECONVOLVE).image.layer
+        if layer is not None and layer not in self._seen:
+            self._seen.add(layer)
+            leave_empty_plane(self._viewer, layer)
+
+    def _bind_keys(self) -> Callable[[], None]:
+        """Bind the shortcuts; return a function that releases them."""
+
+        def go(step: int) -> None:
+            layer = self.page(DECONVOLVE).image.layer
+            if layer is not None:
+                next_plane_with_structure(self._viewer, layer, step)
+
+        def blink() -> None:
+            self.show_page(COMPARE)
+            self.page(COMPARE).toggle_blink()
+
+        actions = {
+            "run": lambda: self.page(DECONVOLVE).bar.run_button.click(),
+            "cancel": lambda: self.page(DECONVOLVE).bar.cancel_button.click(),
+            "next_plane": lambda: go(1),
+            "previous_plane": lambda: go(-1),
+            "blink": blink,
+        }
+        return bind_shortcuts(self._viewer, actions, owner=self)
 
     def _use_model(self, name: str) -> None:
         """Add a model to the methods, and show them."""
@@ -126,6 +164,7 @@ class Dock(QWidget):
 
     def _on_loaded(self) -> None:
         self.is_loaded = True
+        self._release_keys = self._bind_keys()
         self._on_tab()
 
     def _on_tab(self) -> None:

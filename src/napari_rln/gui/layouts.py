@@ -16,6 +16,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+PAGE_MARGIN = 5
+"""Margin of a page of the dock in pixels."""
+
 L = TypeVar("L", bound=QLayout)
 
 

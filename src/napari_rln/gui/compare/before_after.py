@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from napari.layers import Layer
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import (
     QFormLayout,
@@ -45,6 +45,9 @@ class BeforeAfter(QWidget):
     The viewer is restored when the comparison ends, and when the widget is hidden.
     """
 
+    begins = Signal()  # before anything changes
+    ended = Signal()
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self.swipe, self.blink = Swipe(viewer, self), Blink(viewer, self)
@@ -70,7 +73,7 @@ class BeforeAfter(QWidget):
         for picker in (self.before, self.after):
             picker.changed.connect(self._on_layers)
         for compared in (self.swipe, self.blink):
-            compared.ended.connect(self._show_state)
+            compared.ended.connect(self._on_end)
         self._show_state()
 
     def toggle_blink(self) -> None:
@@ -95,6 +98,7 @@ class BeforeAfter(QWidget):
         self.message.clear()
         self.stop()
         if on:
+            self.begins.emit()
             before, after = self.before.layer, self.after.layer
             try:
                 compared.start(before, after)
@@ -102,6 +106,11 @@ class BeforeAfter(QWidget):
                 text = str(error)
                 self.message.setText(text[:1].upper() + text[1:])
         self._show_state()
+
+    def _on_end(self) -> None:
+        self._show_state()
+        if not (self.swipe.is_on or self.blink.is_on):
+            self.ended.emit()
 
     def _on_layers(self) -> None:
         """Compare the layers that are chosen now."""

@@ -3,9 +3,8 @@
 import dataclasses
 import html
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
@@ -24,11 +23,13 @@ from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.evaluate.comparison import Comparison, compare_iter
 from napari_rln.evaluate.verdict import Verdict, verdicts
+from napari_rln.gui.compare.before_after import BeforeAfter
 from napari_rln.gui.compare.comparison_table import Table
 from napari_rln.gui.compare.grids import crop_like, on_voxels_of
 from napari_rln.gui.compare.iteration_browser import IterationBrowser
 from napari_rln.gui.compare.residual_maps import ResidualMaps
 from napari_rln.gui.compare.side_by_side import SideBySide
+from napari_rln.gui.compare.three_d import ThreeD
 from napari_rln.gui.deconvolve.chosen_method import FinishedResult, Inputs
 from napari_rln.gui.deconvolve.streams import (
     COMPARED,
@@ -41,11 +42,14 @@ from napari_rln.gui.events import follow
 from napari_rln.gui.fields import widget_for
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
-from napari_rln.gui.layouts import Collapsible, ScrollArea, fill
+from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, fill
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.theme import ERROR, OK, WARNING
 from napari_rln.registration.register import RegistrationSettings, TransformKind, register_iter
+
+if TYPE_CHECKING:
+    import napari
 
 _WINDOW = "compare"  # shows the progress of these jobs, instead of the page Deconvolve
 _COLOURS = {"good": OK, "fair": WARNING, "poor": ERROR}
@@ -78,7 +82,7 @@ class ComparePage(QWidget):
 
     compared = Signal(str, object)  # the verdicts as rich text, and themselves
 
-    def __init__(self, viewer: ViewerModel, jobs: JobQueue) -> None:
+    def __init__(self, viewer: "napari.viewer.Viewer", jobs: JobQueue) -> None:
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
         self._groups: dict[str, _Group] = {}  # by the hash of the image
@@ -108,6 +112,13 @@ class ComparePage(QWidget):
         )
         self.side_by_side = QCheckBox("Side by side", checked=True, toolTip=tip)
         self.panels = SideBySide(viewer, self)
+        self.three_d = ThreeD(viewer)
+        self.before_after = BeforeAfter(viewer)
+        tip = (
+            "<p>The layers as xy, xz and yz planes with one cursor, line profiles and figures. "
+            "Opens another dock.</p>"
+        )
+        self.views_button = QPushButton("Lateral and axial views", toolTip=tip)
         self.maps = ResidualMaps(viewer)
         self.table = Table()
         self.browser = IterationBrowser(viewer)
@@ -118,6 +129,9 @@ class ComparePage(QWidget):
         self.residual_button.clicked.connect(lambda: self.bar.attempt(self.add_residuals))
         self.register_button.clicked.connect(lambda: self.bar.attempt(self.register))
         self.side_by_side.toggled.connect(self.arrange)
+        self.views_button.clicked.connect(self._open_views)
+        self.before_after.begins.connect(lambda: self.panels.stop(keep_camera=True))
+        self.before_after.ended.connect(self.arrange)
         self.panels.ended.connect(lambda: self.side_by_side.setChecked(False))
         follow(self, viewer.layers.events.removed, self._on_removed)
         self.browser.browsed.connect(self._mark_outdated)
@@ -231,6 +245,11 @@ class ComparePage(QWidget):
         shown = [group.inputs.image.layer, *compared, *self.maps.of(compared)]
         self.panels.show(shown, keep_camera=is_part)  # the user moved it to the part
 
+    def toggle_blink(self) -> None:
+        """Show the other one of the two layers before and after."""
+        self._pair.open()
+        self.before_after.toggle_blink()
+
     @property
     def _key(self) -> str:
         return self.image.currentData() or ""
@@ -251,6 +270,9 @@ class ComparePage(QWidget):
             raise RlnError("the results of the image were removed; run a method first.")
         point = self._viewer.dims.point
         return [crop_like(image, source_of(layer, point)) for layer in layers]
+
+    def _open_views(self) -> None:
+        self._viewer.window.add_plugin_dock_widget("napari-rln", "Lateral and axial views")
 
     def _on_image(self) -> None:
         self._show_group()
@@ -287,18 +309,14 @@ class ComparePage(QWidget):
         registration = fill(QHBoxLayout(), (self.reference, 1), transform, self.register_button)
         others = QWidget()
         fill(QFormLayout(others), ("Truth", self.truth), ("Reference", registration), margin=0)
-        look = fill(QHBoxLayout(), self.side_by_side, self.residual_button)
-        look.addStretch(1)
+        look = fill(QHBoxLayout(), self.side_by_side, self.three_d, (self.residual_button, 1))
+        self._pair = Collapsible("Swipe or blink two layers", self.before_after)
         below = fill(QVBoxLayout(self._shown_with_results), margin=0)
-        fill(
-            below,
-            look,
-            self.browser,
-            self.bar,
-            self.table,
-            Collapsible("Truth and reference", others),
-        )
-        fill(QVBoxLayout(content), self._image_row, self.words, self._shown_with_results)
+        known = Collapsible("Truth and reference", others)
+        fill(below, look, self._pair, self.browser, self.views_button)
+        fill(below, self.bar, self.table, known)
+        parts = (self._image_row, self.words, self._shown_with_results)
+        fill(QVBoxLayout(content), *parts, margin=PAGE_MARGIN)
         content.layout().addStretch(1)
         fill(QVBoxLayout(self), ScrollArea(content), margin=0)
 

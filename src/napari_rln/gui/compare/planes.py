@@ -12,6 +12,7 @@ from napari_rln.gui.compare.world import layer_axis, to_data, to_world
 from napari_rln.gui.layers import is_image
 
 _FRACTION = 0.3  # of the range of contrasts, above which a plane shows structure
+_ENOUGH = 0.5  # of the highest contrast, with which a plane is worth looking at
 _PIXELS = 20_000  # of a plane that its contrast is computed from
 _READ = 16  # planes of a lazy stack that are read
 _BRIGHTEST = 99.9  # percentile, above which are hot pixels
@@ -71,6 +72,26 @@ def go_to_brightest_plane(viewer: ViewerModel, layer: Layer) -> bool:
     contrasts = _contrasts(viewer, layer, axis)
     _go(viewer, layer, axis, round(float(contrasts.planes[contrasts.values.argmax()])))
     return True
+
+
+def leave_empty_plane(viewer: ViewerModel, layer: Layer) -> bool:
+    """Go to the plane with the highest contrast if the one shown has much less of it.
+
+    A stack on disk without coarser levels, which would be slow to look through, is left as it is.
+    """
+    axis = _slider(viewer, layer)
+    if axis is None:
+        return False
+    assert isinstance(layer, Image)
+    in_memory = isinstance(layer.data, np.ndarray) and not isinstance(layer.data, np.memmap)
+    if not (in_memory or layer.multiscale):
+        return False
+    contrasts = _contrasts(viewer, layer, axis)
+    here = float(to_data(viewer, layer, viewer.dims.point)[layer_axis(viewer, layer, axis)])
+    now = float(np.interp(here, contrasts.planes, contrasts.values))
+    if now >= _ENOUGH * contrasts.values.max():
+        return False
+    return go_to_brightest_plane(viewer, layer)
 
 
 def _slider(viewer: ViewerModel, layer: Layer) -> int | None:

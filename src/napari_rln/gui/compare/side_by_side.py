@@ -1,12 +1,13 @@
 """Layers side by side in napari's grid, without taking the view away from the user."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from weakref import WeakSet
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, Signal
 
+from napari_rln.gui.compare.names import panel_width, show_names
 from napari_rln.gui.events import follow
 
 _ONE_ROW = 4  # most panels in one row; more are arranged in several
@@ -21,6 +22,7 @@ class SideBySide(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._hidden: WeakSet[Layer] = WeakSet()
+        self._named: WeakSet[Layer] = WeakSet()
         self._is_shown = False
         follow(self, viewer.canvas.grid.events.enabled, self._on_grid)
 
@@ -47,6 +49,7 @@ class SideBySide(QObject):
         grid.shape = (1, -1) if len(layers) <= _ONE_ROW else (-1, -1)
         self._is_shown = True
         grid.enabled = True
+        self._name(layers)
         if keep_camera:
             return
         if not was_shown:
@@ -62,7 +65,7 @@ class SideBySide(QObject):
             return
         self._is_shown = False
         self._viewer.canvas.grid.enabled = False
-        self._show_hidden()
+        self._end()
         if not keep_camera:
             self._viewer.reset_view()
 
@@ -70,7 +73,14 @@ class SideBySide(QObject):
         rows, columns = self._viewer.canvas.grid.actual_shape(self._viewer.layers)
         return rows, columns
 
-    def _show_hidden(self) -> None:
+    def _name(self, layers: Iterable[Layer]) -> None:
+        """Show the names of layers on their panels, and of no others."""
+        show_names(set(self._named) - {*layers}, False)
+        self._named = WeakSet(layers)
+        show_names(self._named, True, width=panel_width(self._viewer))
+
+    def _end(self) -> None:
+        self._name(())
         hidden, self._hidden = self._hidden, WeakSet()
         for layer in hidden:
             if layer in self._viewer.layers:
@@ -79,5 +89,5 @@ class SideBySide(QObject):
     def _on_grid(self) -> None:
         if self._is_shown and not self._viewer.canvas.grid.enabled:
             self._is_shown = False
-            self._show_hidden()
+            self._end()
             self.ended.emit()

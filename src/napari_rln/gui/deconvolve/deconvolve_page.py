@@ -42,7 +42,7 @@ from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw, source_of
-from napari_rln.gui.layouts import Collapsible, ScrollArea, fill
+from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.remembered import layer_key, remember, remembered
 from napari_rln.gui.runbar import RunBar
@@ -388,12 +388,12 @@ class DeconvolvePage(QWidget):
         fill(QVBoxLayout(rare), others, tools, self.history, margin=0)
         for label in (self.verdicts, self.compare_button):
             label.setVisible(False)
-        more = Collapsible("More: region, files, second view, batch, history", rare)
+        more = Collapsible("More: region, files, batch, history", rare)
         parts = (
             FirstContact(self._viewer), rows, self.methods, self.costs, self.bar,
             self.whole_button, self.verdicts, self.compare_button, more,
         )  # fmt: skip
-        fill(QVBoxLayout(content), *parts).addStretch(1)
+        fill(QVBoxLayout(content), *parts, margin=PAGE_MARGIN).addStretch(1)
         fill(QVBoxLayout(self), ScrollArea(content), margin=0)
 
 

@@ -193,7 +193,7 @@ class MethodRow(QWidget):
         if isinstance(self._settings, RichardsonLucy):
             label = QLabel(self.kept_iterations.label, toolTip=self.kept_iterations.tooltip)
             parts.append(fill(QHBoxLayout(), label, (self.kept_iterations.native, 1)))
-        fill(QVBoxLayout(place), *parts, spacing=3).setContentsMargins(18, 0, 0, 6)
+        fill(QVBoxLayout(place), *parts, spacing=3).setContentsMargins(8, 0, 0, 6)
         self._place = place
         self._body.addWidget(place)
         return form

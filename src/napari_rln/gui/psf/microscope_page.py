@@ -82,7 +82,7 @@ class MicroscopePage(QWidget):
         self.button = QPushButton("Compute PSF")
         self.copy = CopyButton(lambda: [self._run()], bar.attempt)
         buttons = fill(QHBoxLayout(), (self.button, 1), self.copy)
-        fill(QVBoxLayout(self), self.form, self.source, buttons, margin=6)
+        fill(QVBoxLayout(self), self.form, self.source, buttons, margin=3)
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._timer.timeout.connect(self._remember)
         self._show_remembered(_KEY)

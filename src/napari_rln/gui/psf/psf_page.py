@@ -27,7 +27,7 @@ from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
-from napari_rln.gui.layouts import ScrollArea, StackedPages, fill
+from napari_rln.gui.layouts import PAGE_MARGIN, ScrollArea, StackedPages, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import BeadsPage
 from napari_rln.gui.psf.file_page import FilePage, dropped_file
@@ -259,9 +259,10 @@ class PsfPage(QWidget):
         buttons = fill(QHBoxLayout(), (self.repair_button, 1), (self.all_button, 1), self.copy)
         fill(QVBoxLayout(self.repair_part), self.repairs, buttons, margin=0)
         parts = (self.psf, self.thumbnails, self.check_optics, self.repair_part, self.save_button)
-        fill(QVBoxLayout(self._box), *parts)
+        fill(QVBoxLayout(self._box), *parts, margin=PAGE_MARGIN)
         image = fill(QHBoxLayout(), (QLabel("For image"), 1), HelpButton("psf"))
-        fill(QVBoxLayout(content), image, self.image, self.pages, self._box).addStretch(1)
-        self.bar.layout().setContentsMargins(9, 0, 9, 9)
+        parts = (image, self.image, self.pages, self._box)
+        fill(QVBoxLayout(content), *parts, margin=PAGE_MARGIN).addStretch(1)
+        self.bar.layout().setContentsMargins(PAGE_MARGIN, 0, PAGE_MARGIN, PAGE_MARGIN)
         self._scroll = ScrollArea(content)
         fill(QVBoxLayout(self), (self._scroll, 1), self.bar, margin=0)
