@@ -288,7 +288,7 @@ def write_nd2(path, data, *, acquired=None, modality=0x101, names=("DAPI", "EGFP
     listed = b""
     for name, content in chunks:
         listed += name + struct.pack("<QQ", len(file), len(content))
-        file += chunk(name, content, 4096 - 16)
+        file += chunk(name, content, 4072)
     where = len(file)
     end = b"ND2 CHUNK MAP SIGNATURE 0000001!" + struct.pack("<Q", where)
     file += chunk(b"ND2 FILEMAP SIGNATURE NAME 0001!", listed + end, 32)
