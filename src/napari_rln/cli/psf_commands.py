@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -53,23 +53,29 @@ class ComputeOptions(GivenOptics):
     size: tuple[int, int, int] | None = None
     energy_fraction: float = MicroscopeSettings.energy_fraction
 
+    @property
+    def settings(self) -> MicroscopeSettings:
+        """The microscope without a file that states its optics."""
+        return MicroscopeSettings(**self.of_channel(0), **self._others)
+
+    @property
+    def _others(self) -> dict[str, Any]:
+        """What no file states."""
+        names = {field.name for field in fields(self)} - {f.name for f in fields(GivenOptics)}
+        return {name: getattr(self, name) for name in names}
+
     def psf(self, image: Image | None, voxel_um: VoxelUm, name: str, terminal: Terminal) -> Volume:
         """Return the PSF of an image, or on a voxel size."""
         planes = image.shape[0] if image else None
-        others = {f.name: getattr(self, f.name) for f in fields(ComputeOptions)}
-        others = {key: value for key, value in others.items() if key not in _OPTICS}
         stated = common_optics(image.optics if image else ())
         if image is None or self.modality == "gaussian" or not stated.stated:
-            settings = MicroscopeSettings(**self.of_channel(0), **others)
-            return compute_psf(settings, voxel_um, planes=planes, name=name)
+            return compute_psf(self.settings, voxel_um, planes=planes, name=name)
         several = ", or choose a `channel`" * (image.channels > 1)
         known = complete_optics(stated, self, name=image.name, otherwise=several)
         terminal.optics(known)
-        known = replace(known, settings=replace(known.settings, **others))
+        known = replace(known, settings=replace(known.settings, **self._others))
         return known.psf(voxel_um, planes, name)
 
-
-_OPTICS = {field.name for field in fields(GivenOptics)}
 
 ForImage = Annotated[Path | None, Parameter(name="--image")]
 

@@ -148,7 +148,7 @@ def complete_optics(
     whole = replace(stated, **{field: own[field] for field in own if field not in extra})
     missing = {
         "numerical aperture (`na`)": whole.na is None,
-        "emission wavelength (`wavelength_um`)": not whole.knows_emission,
+        "emission wavelength (`wavelength_um`)": whole.emission_um is None,
         "laser's wavelength (`excitation_um`)": whole.needs_laser,
     }
     if any(missing.values()):

@@ -49,12 +49,13 @@ class Optics:
     @property
     def is_known(self) -> bool:
         """Whether the aperture is known, and the emission or what it follows from."""
-        return self.na is not None and self.knows_emission
+        return self.na is not None and self.emission_um is not None
 
     @property
-    def knows_emission(self) -> bool:
-        """Whether the emission is stated, or follows from the dye or the excitation."""
-        return self._emission() is not None
+    def emission_um(self) -> float | None:
+        """Emission wavelength as stated, or by the dye or the excitation; None if unknown."""
+        known = self._emission()
+        return known and known[0]
 
     @property
     def needs_laser(self) -> bool:
@@ -133,10 +134,10 @@ class Optics:
 
     def _laser(self) -> tuple[float, str] | None:
         """Return the excitation of a confocal by the dye's name, and why; None without one."""
-        dye, emission = dye_named(self.channel), self._emission()
+        dye, emission = dye_named(self.channel), self.emission_um
         if self.modality != "confocal" or dye is None or emission is None:
             return None
-        if dye.excitation_um >= emission[0]:
+        if dye.excitation_um >= emission:
             return None
         return dye.excitation_um, f"that of {dye.name}, the name of the channel"
 
