@@ -95,6 +95,7 @@ def test_planes_that_were_not_acquired_are_named(tmp_path, data):
 
 
 def test_lif_is_read_with_the_optics_of_its_detectors(tmp_path, data):
+    pytest.importorskip("liffile")
     path = tmp_path / "a.lif"
     settings = files.lif_confocal([("PMT 1", "DAPI", 420, 480), ("HyD 2", "", 500, 550)])
     images = [
@@ -118,6 +119,7 @@ def test_lif_is_read_with_the_optics_of_its_detectors(tmp_path, data):
 
 
 def test_an_infrared_laser_is_that_of_two_photons(tmp_path, data):
+    pytest.importorskip("liffile")
     settings = files.lif_confocal([("HyD", "EGFP", 500, 550)], lines=(920,))
     files.write_lif(tmp_path / "a.lif", [files.lif_image("stack", data[0, :1], settings)])
     (optics,) = open_image(tmp_path / "a.lif").optics
@@ -126,6 +128,7 @@ def test_an_infrared_laser_is_that_of_two_photons(tmp_path, data):
 
 
 def test_oif_is_read_by_planes(tmp_path, data):
+    pytest.importorskip("oiffile")
     files.write_oif(tmp_path / "a.oif", data[0])
     image = open_image(tmp_path / "a.oif")
     assert image.voxel_um == pytest.approx(files.VOXEL_UM)
@@ -140,11 +143,13 @@ def test_oif_is_read_by_planes(tmp_path, data):
 
 
 def test_an_aperture_that_stands_for_unknown_is_that_of_the_objectives_name(tmp_path, data):
+    pytest.importorskip("oiffile")
     files.write_oif(tmp_path / "a.oif", data[0], na="9999")
     assert open_image(tmp_path / "a.oif").optics[0].na == 1.42
 
 
 def test_positions_of_nd2_are_images_of_one_file(tmp_path, data):
+    pytest.importorskip("nd2")
     path, stored = tmp_path / "a.nd2", data.transpose(0, 2, 1, 3, 4)  # p z c y x
     files.write_nd2(path, stored)
     image = open_image(path, series=1)
@@ -163,6 +168,7 @@ def test_positions_of_nd2_are_images_of_one_file(tmp_path, data):
 
 
 def test_frames_of_nd2_that_were_not_acquired_are_named(tmp_path, data):
+    pytest.importorskip("nd2")
     path, stored = tmp_path / "a.nd2", data.transpose(0, 2, 1, 3, 4)
     files.write_nd2(path, stored[:1], acquired=3)
     with pytest.raises(RlnError, match="lacks 2 of 8 planes"):
@@ -177,6 +183,7 @@ def test_frames_of_nd2_that_were_not_acquired_are_named(tmp_path, data):
     [(0x101, "widefield"), (0x201, "confocal"), (0x10201, "two-photon"), (0x501, None)],
 )
 def test_flags_of_nd2_tell_the_microscope_and_a_spinning_disk_is_none(
+    pytest.importorskip("nd2")
     tmp_path, data, modality, expected
 ):
     stored = data[:1, :1].transpose(0, 2, 1, 3, 4)
@@ -186,6 +193,8 @@ def test_flags_of_nd2_tell_the_microscope_and_a_spinning_disk_is_none(
 
 @pytest.mark.parametrize("name", ["a.czi", "a.lif", "a.nd2", "a.oib", "a.oif"])
 def test_files_of_another_format_are_refused_in_a_sentence(tmp_path, name):
+    if not name.endswith("czi"):
+        pytest.importorskip({"lif": "liffile", "nd2": "nd2"}.get(name[2:], "oiffile"))
     (tmp_path / name).write_bytes(b"something else entirely" * 100)
     with pytest.raises(RlnError, match=rf"{name} cannot be read as a file of .*OME-TIFF\.$"):
         open_contents(tmp_path / name)
@@ -198,6 +207,7 @@ def test_a_file_that_is_cut_short_is_refused_in_a_sentence(tmp_path, data, kind,
     if kind == "czi":
         files.write_czi(path, files.czi_planes(data), files.czi_xml())
     else:
+        pytest.importorskip("liffile")
         files.write_lif(path, [files.lif_image("stack", data[0])])
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])

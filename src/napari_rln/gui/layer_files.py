@@ -151,7 +151,8 @@ def _add_channel(options: dict[str, Any], opened: OpenedImage, channel: int) -> 
         options["metadata"][OPTICS] = optics.as_json()
     if opened.channels == 1:
         return
-    label = optics.channel if optics is not None else ""
+    names = [one.channel for one in opened.optics]
+    label = optics.channel if optics is not None and len(set(names)) == len(names) else ""
     options["name"] += f" {label or f'channel {channel}'}"
     options["metadata"][CHANNEL] = channel
     emission = optics.emission_um if optics is not None else None

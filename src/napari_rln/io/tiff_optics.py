@@ -26,7 +26,9 @@ from napari_rln.io.stated_optics import (
 from napari_rln.psf.optics import Optics
 
 # As Bio-Formats writes the metadata of ZEN into an ImageJ TIFF: "Information|... #2 = 518".
-_ZEN = re.compile(r"^\s*(?:.*\s)?Information\|([^#=\n]+?)\s*(?:#(\d+))?\s+=\s(.+?)\s*$", re.M)
+_ZEN = re.compile(
+    r"^(?:.*[ \t])?Information\|([^#=\n]+?)[ \t]*(?:#(\d+))?[ \t]+=[ \t](.+?)[ \t\r]*$", re.M
+)
 
 
 def read_optics(tif: tifffile.TiffFile, series: int, channels: int) -> tuple[Optics, ...]:
