@@ -182,10 +182,8 @@ def test_frames_of_nd2_that_were_not_acquired_are_named(tmp_path, data):
     ("modality", "expected"),
     [(0x101, "widefield"), (0x201, "confocal"), (0x10201, "two-photon"), (0x501, None)],
 )
-def test_flags_of_nd2_tell_the_microscope_and_a_spinning_disk_is_none(
+def test_flags_of_nd2_tell_the_microscope_but_of_a_disk(tmp_path, data, modality, expected):
     pytest.importorskip("nd2")
-    tmp_path, data, modality, expected
-):
     stored = data[:1, :1].transpose(0, 2, 1, 3, 4)
     files.write_nd2(tmp_path / "a.nd2", stored, modality=modality)
     assert open_image(tmp_path / "a.nd2").optics[0].modality == expected
