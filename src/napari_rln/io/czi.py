@@ -6,6 +6,7 @@ Tiles of a mosaic lie where the file places them, later ones above earlier ones.
 """
 
 import math
+import os
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +66,8 @@ class SubBlocks:
         lead = [a for a in "TCZRIHV" if a in extent and (a in "TCZ" or extent[a][1] > 1)]
         self.axes = "".join(lead) + "YX"
         self.shape = tuple(extent[axis][1] for axis in self.axes)
+        if math.prod(self.shape[:-2]) > MOST_PLANES:
+            raise ValueError(f"it describes {' x '.join(map(str, self.shape))} voxels")
         self.dtype = np.result_type(*{np.dtype(_GREY[block.pixels]) for block in blocks})
         self._path, self._origin = path, {axis: extent[axis][0] for axis in extent}
         self._planes: dict[tuple[int, ...], list[_Block]] = defaultdict(list)
@@ -224,9 +227,9 @@ def _decoded(file: BinaryIO, block: _Block) -> npt.NDArray[Any]:
     metadata, _, size = struct.unpack("<iiq", file.read(16))
     entry = _ENTRY.size + _DIMENSION.size * len(block.start)
     file.seek(begin + 16 + max(240, entry) + metadata)
-    data = file.read(size)
-    if len(data) < size:
+    if not 0 <= size <= os.fstat(file.fileno()).st_size - file.tell():
         raise OSError("the file ends within a plane; copy it again")
+    data = file.read(size)
     dtype, shape = np.dtype(_GREY[block.pixels]), (block.size["Y"], block.size["X"])
     if block.compression == _PACKED_ZSTD:
         values = _unpacked(data, dtype)

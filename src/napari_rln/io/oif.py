@@ -5,6 +5,7 @@ Programs of Olympus have no published format; the names are those that the files
 
 import itertools
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class _Planes:
         first = file.asarray(next(iter(names.values())))
         self._file, self._names, self._lead = file, names, lead
         self._lock = threading.Lock()  # of the place in the file
+        weakref.finalize(self, file.close)
         self.shape, self.dtype = (*lead, *first.shape), first.dtype
         self.chunks = (*(1 for _ in lead), *first.shape)
 
