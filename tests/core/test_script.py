@@ -33,7 +33,7 @@ IMAGE, PSF, OUT = Path("my image.tif"), Path("psf.tif"), Path("out.ome.tif")
 MODEL = Path("mine.safetensors")
 
 VERBS = {
-    "psf compute": (rln.psf.MicroscopeSettings, {"image": IMAGE, "out": OUT}),
+    "psf compute": (rln.psf.MicroscopeSettings, {"out": OUT}),
     "psf measure": (rln.psf.MeasureSettings, {"beads": IMAGE, "out": OUT}),
     "psf repair": (rln.psf.PrepareSettings, {"psf": PSF, "out": OUT}),
 }
@@ -85,11 +85,18 @@ def _parsed(line):
     return bound.arguments
 
 
+def _settings(line):
+    """Return the settings that the command line makes of the words of a command."""
+    parsed = _parsed(line)
+    return parsed["settings"] if "settings" in parsed else parsed["options"].settings
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_defaults_need_no_option(verb):
     settings, files = VERBS[verb]
-    parsed = _parsed(command(verb, **files, settings=settings()))
-    assert parsed["settings"] == settings()
+    line = command(verb, **files, settings=settings())
+    parsed = _parsed(line)
+    assert _settings(line) == settings()
     assert {name: parsed[name] for name in files} == files
     assert command(verb, **files, settings=settings()) == command(verb, **files, settings=None)
     assert command(verb, **files).count("--") == len(files) - (verb not in ("psf compute",))
@@ -105,7 +112,17 @@ def test_every_setting_goes_through_the_command_line(verb, name):
     assert changed != settings()
     line = command(verb, **files, settings=changed)
     assert not line.startswith("#")
-    assert _parsed(line)["settings"] == changed
+    assert _settings(line) == changed
+
+
+def test_a_psf_for_an_image_names_the_optics_that_the_file_may_state_otherwise():
+    line = command("psf compute", image=IMAGE, out=OUT)
+    given = _parsed(line)["options"].of_channel(0)
+    default = rln.psf.MicroscopeSettings()
+    assert given == {
+        name: getattr(default, name)
+        for name in ("modality", "na", "immersion_index", "wavelength_um")
+    }
 
 
 def test_several_at_once_and_how_files_are_read():
@@ -309,7 +326,7 @@ def test_what_a_second_view_has_of_its_own(commanded, pasted):
 
 def test_a_model_by_name_or_file_and_no_psf(commanded, pasted):
     for model in ("bead-paper", str(MODEL)):
-        job = _job(psfs=(), methods=(rln.Network(model=model),))
+        job = _job(psfs=(), optics=rln.psf.GivenOptics(), methods=(rln.Network(model=model),))
         assert commanded("rln", IMAGE, "-o", OUT, "-m", model) == job
         assert _of_here_document(job_command(job)) == job
         assert pasted(job_python(job)) == job

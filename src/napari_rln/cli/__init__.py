@@ -45,6 +45,8 @@ for _name, _place, _summary in (
     ("dual", "deconvolve_commands:dual",
      "Deconvolve two views of one object together, as of a diSPIM."),
     ("run", "deconvolve_commands:run", "Run a job from a JSON file."),
+    ("info", "info_command:info",
+     "Describe an image's file: its sizes, its channels, and the optics of a PSF."),
     ("train", "train_command:train",
      "Train a network for a PSF, on synthetic structures blurred with it."),
     ("simulate", "simulate_command:simulate",

@@ -16,12 +16,13 @@ from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.wiener import Wiener
 from napari_rln.engine.batch import REPORT, BatchSettings, Ending, list_jobs, run_batch_iter
 from napari_rln.engine.reports import BatchItem, BatchReport
-from napari_rln.engine.run import task_of
+from napari_rln.engine.run import optics_of_job, task_of
 from napari_rln.engine.task import Task
 from napari_rln.io.paths import make_folder
 from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.findings import HARMFUL, Finding
+from napari_rln.psf.from_optics import GivenOptics
 
 
 @Flat
@@ -34,7 +35,8 @@ class BatchOptions:
     out
         Folder of the results, and of batch.csv with the outcome of every image; created if absent.
     psf
-        Point spread function for all channels, or one per channel, in order.
+        Point spread function for all channels, or one per channel, in order. Without it, one is
+        computed from the optics that each file states.
     ending
         Ending of the results.
     """
@@ -42,6 +44,7 @@ class BatchOptions:
     out: Out
     psf: list[Path] | None = None
     ending: Ending = "ome.tif"
+    optics: Annotated[GivenOptics, Flat] = field(default_factory=GivenOptics)
     common: JobOptions = field(default_factory=JobOptions)
 
     def template(self, mark: str, methods: tuple[Method, ...]) -> BatchSettings:
@@ -49,7 +52,7 @@ class BatchOptions:
         Allowance(self.common.execution.memory_gb)  # reported once, not per image
         make_folder(self.out)
         return BatchSettings(
-            job=self.common.job(self.out, self.psf or (), methods, self.out),
+            job=self.common.job(self.out, self.psf or (), methods, self.out, optics=self.optics),
             mark=mark,
             ending=self.ending,
             repair=self.common.repair,
@@ -131,7 +134,13 @@ def _run(images: list[str], template: BatchSettings, terminal: Terminal) -> None
     def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
         Terminal(quiet=True).findings(findings, repaired=HARMFUL if repaired else ())
 
+    said: set[tuple[str, ...]] = set()
+
     def prepare(item: BatchItem) -> Task:
+        for channel, optics in optics_of_job(item.job).items():
+            if optics.lines() not in said:  # once for all images of a microscope
+                said.add(optics.lines())
+                terminal.optics(optics, channel)
         return task_of(item.job, on_findings=on_findings)
 
     device = template.job.methods[0].device

@@ -1,20 +1,29 @@
 """The command ``napari-rln check``."""
 
 from pathlib import Path
+from typing import Annotated
 
-from napari_rln.cli.options import ImageOptions, Overwrite, PsfOptions
+from napari_rln.cli.options import (
+    Flat,
+    ImageOptions,
+    Overwrite,
+    PsfOptions,
+    check_optics_apply,
+    psf_of_optics,
+)
 from napari_rln.cli.terminal import Terminal
 from napari_rln.evaluate.check import check as check_result
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, check_tiff_output
 from napari_rln.io.volumes import write
+from napari_rln.psf.from_optics import GivenOptics
 
 
 def check(
     image: Path,
     result: Path,
     *,
-    psf: Path,
+    psf: Path | None = None,
     residual: Path | None = None,
     background: float | None = None,
     repair: bool = True,
@@ -22,6 +31,7 @@ def check(
     overwrite: Overwrite = False,
     image_options: ImageOptions = ImageOptions(),
     psf_options: PsfOptions = PsfOptions(),
+    optics: Annotated[GivenOptics, Flat] = GivenOptics(),
     terminal: Terminal = Terminal(),
 ) -> None:
     """Check how well a deconvolved image, blurred again, explains the raw one.
@@ -33,7 +43,7 @@ def check(
     result
         Deconvolved image, of any method or program.
     psf
-        Point spread function.
+        Point spread function; by default computed from the optics that the image's file states.
     residual
         Map of the residual in units of the noise, .tif or .ome.tif: above 0 where the result lacks
         light, below 0 where it has too much.
@@ -46,12 +56,17 @@ def check(
     overwrite
         Replace an existing map.
     """
+    check_optics_apply([psf] if psf else [], optics)
     if residual is not None:
         check_tiff_output(residual)
         check_outputs([residual], inputs=files_read([image, result, psf]), overwrite=overwrite)
     raw = image_options.read(image)
     volume = image_options.read_beside(result)
-    blur, _ = psf_options.fitted(psf, raw, terminal, channel=image_options.channel, repair=repair)
+    if psf is None:
+        blur = psf_of_optics(image_options.of(image), raw, optics, terminal)
+    else:
+        channel = image_options.channel
+        blur, _ = psf_options.fitted(psf, raw, terminal, channel=channel, repair=repair)
     trust = check_result(raw, volume, blur, background=background, device=device)
     if residual is not None:
         write(trust.residual, residual, replace=overwrite)

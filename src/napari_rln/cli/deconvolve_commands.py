@@ -19,7 +19,14 @@ from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.deconvolution.wiener import Wiener
 from napari_rln.engine.job import Job, SecondView
-from napari_rln.engine.run import Outcome, channels_of, forecast_of_job, is_in_parts, run_iter
+from napari_rln.engine.run import (
+    Outcome,
+    channels_of,
+    forecast_of_job,
+    is_in_parts,
+    optics_of_job,
+    run_iter,
+)
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, make_folder
 from napari_rln.io.volumes import write
@@ -27,6 +34,7 @@ from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import Network, NetworkOptions
 from napari_rln.networks.stages import STAGES, network_stages
 from napari_rln.psf.findings import HARMFUL, Finding
+from napari_rln.psf.from_optics import GivenOptics
 
 DryRun = Annotated[bool, Parameter(negative="")]
 
@@ -38,10 +46,11 @@ _CLASSICAL_ONLY = {field.name for field in fields(RichardsonLucy)} - {
 def rld(
     image: Path,
     *,
-    psf: list[Path],
     out: Out,
+    psf: list[Path] | None = None,
     dry_run: DryRun = False,
     method: Annotated[RichardsonLucy, Flat] = RichardsonLucy(),
+    optics: Annotated[GivenOptics, Flat] = GivenOptics(),
     options: JobOptions = JobOptions(),
 ) -> None:
     """Deconvolve an image by Richardson-Lucy.
@@ -49,26 +58,30 @@ def rld(
     Parameters
     ----------
     image
-        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, CZI, LIF, ND2, OIB, OIF, or a folder of
+        planes.
     psf
         Point spread function, in the same formats; resampled to the image's voxels if necessary.
-        One per channel, or a file with as many channels, deconvolves all into one .ome.tif.
+        One per channel, or a file with as many channels, deconvolves all into one .ome.tif. Without
+        it, one for each channel is computed from the optics that the image's file states.
     out
         Result, .tif (ImageJ), .ome.tif or .ome.zarr. Volumes beyond the memory limit are written in
         parts; an interrupted run is resumed.
     dry_run
         Only print the division of the volume, memory and disk space.
     """
-    do(options.job(image, psf, (method,), out), options.terminal, dry_run=dry_run)
+    job = options.job(image, psf or (), (method,), out, optics=optics)
+    do(job, options.terminal, dry_run=dry_run)
 
 
 def wiener(
     image: Path,
     *,
-    psf: list[Path],
     out: Out,
+    psf: list[Path] | None = None,
     dry_run: DryRun = False,
     method: Annotated[Wiener, Flat] = Wiener(),
+    optics: Annotated[GivenOptics, Flat] = GivenOptics(),
     options: JobOptions = JobOptions(),
 ) -> None:
     """Deconvolve an image by a Wiener filter.
@@ -76,17 +89,20 @@ def wiener(
     Parameters
     ----------
     image
-        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, CZI, LIF, ND2, OIB, OIF, or a folder of
+        planes.
     psf
         Point spread function, in the same formats; resampled to the image's voxels if necessary.
-        One per channel, or a file with as many channels, deconvolves all into one .ome.tif.
+        One per channel, or a file with as many channels, deconvolves all into one .ome.tif. Without
+        it, one for each channel is computed from the optics that the image's file states.
     out
         Result, .tif (ImageJ), .ome.tif or .ome.zarr. Volumes beyond the memory limit are written in
         parts; an interrupted run is resumed.
     dry_run
         Only print the division of the volume, memory and disk space.
     """
-    do(options.job(image, psf, (method,), out), options.terminal, dry_run=dry_run)
+    job = options.job(image, psf or (), (method,), out, optics=optics)
+    do(job, options.terminal, dry_run=dry_run)
 
 
 def rln(
@@ -98,6 +114,7 @@ def rln(
     stages: Path | None = None,
     dry_run: DryRun = False,
     network: Annotated[NetworkOptions, Flat] = NetworkOptions(),
+    optics: Annotated[GivenOptics, Flat] = GivenOptics(),
     options: JobOptions = JobOptions(),
 ) -> None:
     """Deconvolve an image by a Richardson-Lucy Network.
@@ -105,14 +122,16 @@ def rln(
     Parameters
     ----------
     image
-        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, CZI, LIF, ND2, OIB, OIF, or a folder of
+        planes.
     out
         Result, .tif (ImageJ), .ome.tif or .ome.zarr. Volumes beyond the memory limit are written in
         parts; an interrupted run is resumed.
     psf
         Point spread function, in the same formats; resampled to the image's voxels if necessary.
-        One per channel, or a file with as many channels, deconvolves all into one .ome.tif. Not
-        needed for a network that starts from the image alone.
+        One per channel, or a file with as many channels, deconvolves all into one .ome.tif. Without
+        it, one for each channel is computed from the optics that the image's file states, unless
+        the network starts from the image alone.
     model
         Name of a shipped model, or a model file.
     stages
@@ -121,7 +140,7 @@ def rln(
     dry_run
         Only print the division of the volume, memory and disk space.
     """
-    job = options.job(image, psf or (), (network.of(model),), out)
+    job = options.job(image, psf or (), (network.of(model),), out, optics=optics)
     do(job, options.terminal, dry_run=dry_run, stages=stages)
 
 
@@ -218,6 +237,8 @@ def do(
     """
     if stages is not None and channels_of(job):
         raise RlnError("`stages` needs a single channel; choose one with `channel`.")
+    for channel, optics in optics_of_job(job).items():
+        terminal.optics(optics, channel)
     in_parts = is_in_parts(job)
     if stages is not None and in_parts:
         raise RlnError("`stages` needs a run that is not in parts; crop the image (`crop`).")

@@ -8,15 +8,17 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from napari_rln.cli.terminal import Terminal
+from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import OnGrid, Volume, VoxelUm
 from napari_rln.deconvolution.method import Method
 from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.job import Job, PsfFile, SecondView
-from napari_rln.engine.run import read_psf
+from napari_rln.engine.run import optics_of_file, read_psf
 from napari_rln.io.image import Crop, ImageFile, ImagePart, PlanesAre, open_contents
 from napari_rln.io.volumes import read
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL, Finding
+from napari_rln.psf.from_optics import GivenOptics
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Overwrite = Annotated[bool, Parameter(negative="")]
@@ -146,13 +148,38 @@ class JobOptions:
         methods: tuple[Method, ...],
         out: Path,
         second: SecondView | None = None,
+        optics: GivenOptics | None = None,
     ) -> Job:
-        """Return the job with these options."""
+        """Return the job with these options.
+
+        Without PSFs they are computed from the image's optics, which ``optics`` completes; not if
+        it is None.
+        """
+        check_optics_apply(psfs, optics)
         return Job(
             image=self.image.of(image),
             psfs=tuple(self.psf.of(file, repair=self.repair) for file in psfs),
+            optics=None if psfs else optics,
             second=second,
             methods=methods,
             output=self.output.at(out),
             execution=self.execution,
+        )
+
+
+def psf_of_optics(file: ImageFile, image: OnGrid, given: GivenOptics, terminal: Terminal) -> Volume:
+    """Return the PSF of an image by the optics of its file, whose sources are printed."""
+    known = optics_of_file(file, given, file.channel or 0)
+    terminal.optics(known)
+    return known.psf(image.voxel_um, image.shape[0])
+
+
+def check_optics_apply(psfs: Sequence[Path], optics: GivenOptics | None) -> None:
+    """Raise an RlnError if optics are given for PSFs that come from files."""
+    given = optics.as_json() if optics is not None else {}
+    if psfs and given:
+        names = ", ".join(f"`{name}`" for name in given)
+        raise RlnError(
+            f"{names} would be of a PSF computed from the image's optics, but a file of a PSF "
+            "(`psf`) is named; leave out one of them."
         )

@@ -1,25 +1,81 @@
 """The commands ``napari-rln psf``: compute, measure, info, repair."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from napari_rln.cli.options import Flat, ImageOptions, Out, Overwrite, PsfOptions
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import Volume
-from napari_rln.io.image import files_read, open_image
+from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.io.image import Image, files_read, open_image
 from napari_rln.io.paths import check_outputs, check_tiff_output, title
 from napari_rln.io.volumes import write
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import examine_psf, repair_psf
 from napari_rln.psf.findings import HARMFUL
+from napari_rln.psf.from_optics import GivenOptics, complete_optics
 from napari_rln.psf.measure import MeasureSettings, beads_text, measure_psf
 from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.optics import Modality, common_optics
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 from napari_rln.psf.shape import fwhm_um
+
+
+@Flat
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(GivenOptics):
+    """Options of the PSF; without the optics those of the image's file, or typical ones.
+
+    Parameters
+    ----------
+    model
+        Diffraction model: vectorial is accurate at any aperture; scalar (Gibson-Lanni) is faster
+        and accurate up to about NA 1.
+    fwhm_um
+        Full widths at half maximum (z y x) of a Gaussian PSF as it appears in the image.
+    z_order
+        Order of the planes: the first is nearest to the coverslip (from coverslip) or farthest
+        from it (to coverslip).
+    size
+        Number of voxels (z y x), odd; chosen by the energy fraction by default.
+    energy_fraction
+        Fraction of the energy that an automatic size keeps.
+    """
+
+    # A Gaussian has no optics, which is why only this command has it.
+    modality: Modality | Literal["gaussian"] | None = None  # type: ignore[assignment]
+    model: Literal["vectorial", "scalar"] = "vectorial"
+    fwhm_um: VoxelUm = MicroscopeSettings.fwhm_um
+    z_order: Literal["from coverslip", "to coverslip"] = "from coverslip"
+    size: tuple[int, int, int] | None = None
+    energy_fraction: float = MicroscopeSettings.energy_fraction
+
+    @property
+    def settings(self) -> MicroscopeSettings:
+        """The microscope without a file that states its optics."""
+        return MicroscopeSettings(**self.of_channel(0), **self._others)
+
+    @property
+    def _others(self) -> dict[str, Any]:
+        """What no file states."""
+        names = {field.name for field in fields(self)} - {f.name for f in fields(GivenOptics)}
+        return {name: getattr(self, name) for name in names}
+
+    def psf(self, image: Image | None, voxel_um: VoxelUm, name: str, terminal: Terminal) -> Volume:
+        """Return the PSF of an image, or on a voxel size."""
+        planes = image.shape[0] if image else None
+        stated = common_optics(image.optics if image else ())
+        if image is None or self.modality == "gaussian" or not stated.stated:
+            return compute_psf(self.settings, voxel_um, planes=planes, name=name)
+        several = ", or choose a `channel`" * (image.channels > 1)
+        known = complete_optics(stated, self, name=image.name, otherwise=several)
+        terminal.optics(known)
+        known = replace(known, settings=replace(known.settings, **self._others))
+        return known.psf(voxel_um, planes, name)
+
 
 ForImage = Annotated[Path | None, Parameter(name="--image")]
 
@@ -30,7 +86,7 @@ def compute(
     image: ForImage = None,
     overwrite: Overwrite = False,
     image_options: ImageOptions = ImageOptions(),
-    settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),
+    options: ComputeOptions = ComputeOptions(),
     terminal: Terminal = Terminal(),
 ) -> None:
     """Compute a PSF from the optics.
@@ -40,19 +96,19 @@ def compute(
     out
         PSF file, .tif or .ome.tif.
     image
-        Image of the PSF: sets the voxel size and, for a widefield PSF, the depth of the haze.
+        Image of the PSF: sets the voxel size and, for a widefield PSF, the depth of the haze. The
+        optics that its file states are used where none are given.
     overwrite
         Replace an existing file.
     """
     _check_output(out, [image], overwrite)
     target = open_image(image_options.of(image)) if image else None
     voxel_um = target.voxel_um if target else image_options.voxel_um
-    planes = target.shape[0] if target else None
     if voxel_um is None:
         raise RlnError(
             "the voxel size is unknown; give it (`voxel_um`), or an image with it (`image`)."
         )
-    _finish(compute_psf(settings, voxel_um, planes=planes, name=title(out)), out, terminal)
+    _finish(options.psf(target, voxel_um, title(out), terminal), out, terminal)
 
 
 def measure(

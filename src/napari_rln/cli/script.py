@@ -59,6 +59,8 @@ def command(verb: Verb, **arguments: Any) -> str:
         plain.pop("settings", None)
     else:
         changed = {"positions": plain.pop("positions")} if "positions" in plain else {}
+    if verb == "psf compute" and "image" in plain:
+        changed |= _optics(plain.get("settings", MicroscopeSettings()))
     for name in ("settings", "structures", "imaging"):
         changed |= _differences(plain.pop(name)) if name in plain else {}
     words = ["napari-rln", *verb.split()]
@@ -108,6 +110,15 @@ def _differences(settings: Any, base: Any = None) -> Value:
     base = base or type(settings)()
     values = ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings))
     return {name: value for name, value in values if value != getattr(base, name)}
+
+
+def _optics(settings: MicroscopeSettings) -> Value:
+    """Return the optics that would else be those of the image's file."""
+    names = ["modality", "na", "immersion_index", "wavelength_um"]
+    names += ["pinhole_au"] if settings.modality == "confocal" else []
+    if settings.modality == "gaussian":
+        names = ["modality"]
+    return {name: getattr(settings, name) for name in names}
 
 
 def _training(arguments: Value) -> tuple[TrainSettings, TrainSettings, Model | None]:

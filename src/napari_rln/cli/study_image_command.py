@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageOptions, Out, Overwrite, PsfOptions, spans
+from napari_rln.cli.options import (
+    Flat,
+    ImageOptions,
+    Out,
+    Overwrite,
+    PsfOptions,
+    check_optics_apply,
+    psf_of_optics,
+    spans,
+)
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import relay
@@ -23,6 +32,7 @@ from napari_rln.io.image import Crop, files_read
 from napari_rln.io.paths import check_outputs, make_folder, title
 from napari_rln.io.volumes import read, write
 from napari_rln.networks.network import Network
+from napari_rln.psf.from_optics import GivenOptics
 from napari_rln.registration.register import RegistrationSettings, TransformKind, register_iter
 from napari_rln.study.real_data import study_volume_iter
 from napari_rln.study.real_data_result import (
@@ -93,6 +103,7 @@ def study_image(
     overwrite: Overwrite = False,
     image_options: ImageOptions = ImageOptions(),
     psf_options: PsfOptions = PsfOptions(),
+    optics: Annotated[GivenOptics, Flat] = GivenOptics(),
     settings: StudyOptions = StudyOptions(),
     agreement: Annotated[AgreementSettings, Flat] = AgreementSettings(),
     look: Annotated[HeadlineSettings, Flat] = HeadlineSettings(),
@@ -108,7 +119,8 @@ def study_image(
         Folder for table.csv, image-study.json, agreement.ome.tif, the results and figure.png;
         created if absent.
     psf
-        Point spread function.
+        Point spread function; by default computed from the optics that the image's file states, if
+        a method needs it.
     methods
         rld, or rld-plain without acceleration, rld-wb, rld-masked-wiener, rld-tv, rld-consensus;
         rld-periodic, rld-plain-periodic, rld-tv-periodic, rld-consensus-periodic with that border;
@@ -133,6 +145,7 @@ def study_image(
         Replace the files of an earlier study.
     """
     named = named_methods(methods, device)
+    check_optics_apply([psf] if psf else [], optics)
     make_folder(out)
     read_files = files_read([image, psf, reference, *other, *_model_files(named)])
     files = files_of(out, list(named), figure_format)
@@ -146,6 +159,8 @@ def study_image(
         blur, _ = psf_options.fitted(
             psf, raw, terminal, channel=image_options.channel, repair=repair
         )
+    elif optics != GivenOptics() or any(method.needs_psf for method in named.values()):
+        blur = psf_of_optics(image_options.of(image), raw, optics, terminal)
     truth, covered = None, None
     if reference is not None:
         if register:

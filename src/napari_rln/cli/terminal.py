@@ -23,6 +23,7 @@ from napari_rln.core.generators import finish, relay
 from napari_rln.core.record import jsonable
 from napari_rln.engine.progress import AnyReport, progress_of
 from napari_rln.psf.findings import HARMFUL, Finding, Severity
+from napari_rln.psf.from_optics import CompletedOptics
 
 R = TypeVar("R", bound=AnyReport)
 T = TypeVar("T")
@@ -67,6 +68,14 @@ class Terminal:
                 warn(text)
             else:
                 self.say(text)
+
+    def optics(self, optics: CompletedOptics, channel: int | None = None) -> None:
+        """Print where the values are from with which the PSF of a channel is computed."""
+        number = "" if channel is None else f" of channel {channel}"
+        named = f" ({optics.channel})" if optics.channel else ""
+        self.say(f"PSF{number}{named}, computed from the optics")
+        for line in optics.lines():
+            self.say(f"  {line}")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table whose first column is text and the others numbers."""

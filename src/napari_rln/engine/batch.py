@@ -23,7 +23,7 @@ from napari_rln.engine.reports import BatchItem, BatchReport, ItemOutcome
 from napari_rln.engine.run import task_of
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile, files_read, open_contents
-from napari_rln.io.paths import atomic, is_tiff_name, is_zarr, stem
+from napari_rln.io.paths import atomic, is_microscope_name, is_tiff_name, is_zarr, stem
 from napari_rln.networks.network import NetworkOptions
 
 Ending = Literal["ome.tif", "ome.zarr"]
@@ -164,7 +164,7 @@ def _is_image(path: Path) -> bool:
         return False
     if RunFolder(path).manifest.exists():  # a result of an earlier batch
         return False
-    return is_zarr(path) if path.is_dir() else is_tiff_name(path)
+    return is_zarr(path) if path.is_dir() else is_tiff_name(path) or is_microscope_name(path)
 
 
 def _of_table(path: Path, template: BatchSettings) -> list[_ListedImage]:

@@ -186,12 +186,14 @@ def _prepared(
             source = checksum(image.read((z, y, x), image_state.time))
         described = task.method.describe()
         inputs = {"image": samples.hash} | described.inputs
+        facts = image_state.calibrated.facts() | parts_facts(task.method, image_state, plan)
         if task.psf is not None:
             inputs["psf"] = task.psf.hash
+            facts |= {"psf": task.psf.record.as_dict()} if task.psf.record else {}
         record = Record(
             method=task.method.kind,
             settings=described.settings,
-            facts=image_state.calibrated.facts() | parts_facts(task.method, image_state, plan),
+            facts=facts,
             inputs=inputs,
         )
         state = RunState(

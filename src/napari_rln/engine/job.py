@@ -22,6 +22,7 @@ from napari_rln.engine.methods import method_as_json, method_from_json
 from napari_rln.io.image import ImageFile
 from napari_rln.io.paths import atomic, ending, relative_to_folder, stem
 from napari_rln.networks.library import file_name
+from napari_rln.psf.from_optics import GivenOptics
 
 VERSION = 1
 """Version of the document, raised when the meaning of a field changes, not when one is added."""
@@ -77,6 +78,9 @@ class Job:
         Image file.
     psfs
         Point spread function; one per channel deconvolves all channels into one file.
+    optics
+        Without PSFs, those of all channels are computed from the optics that the image's file
+        states and this adds or corrects, if a method needs them; not if None.
     second
         A second view of the object.
     methods
@@ -94,6 +98,7 @@ class Job:
 
     image: ImageFile
     psfs: tuple[PsfFile, ...] = ()
+    optics: GivenOptics | None = None
     second: SecondView | None = None
     methods: tuple[Method, ...] = field(default_factory=lambda: (RichardsonLucy(),))
     output: Output
@@ -105,6 +110,13 @@ class Job:
         for number, method in enumerate(self.methods):
             if method in self.methods[:number]:
                 raise RlnError(f"`methods` has number {number} twice; leave one out.")
+
+    @property
+    def computes_psfs(self) -> bool:
+        """Whether PSFs are computed from the optics of the image; raises if a model is absent."""
+        if self.psfs or self.optics is None or self.second is not None:
+            return False
+        return self.optics != GivenOptics() or any(method.needs_psf for method in self.methods)
 
     def output_of(self, method: Method) -> Output:
         """Return the output of one of the methods."""
@@ -163,6 +175,8 @@ class Job:
             "output": as_dict(self.output) | {"path": place(self.output.path)},
             "execution": as_dict(self.execution),
         }
+        if self.optics is not None:
+            fields["optics"] = self.optics.as_json()
         second = self.second
         if second is not None:
             fields["second"] = {
@@ -198,7 +212,7 @@ class Job:
                 f"the job has version {fields[_KEY]} but this program reads up to {VERSION}; "
                 "update the program."
             )
-        known = {"image", "psfs", "methods", "output", "execution", "second"}
+        known = {"image", "psfs", "optics", "methods", "output", "execution", "second"}
         unknown = sorted(set(fields) - known - {_KEY})
         if unknown:
             raise RlnError(
@@ -213,13 +227,14 @@ class Job:
 
     @classmethod
     def _parsed(cls, fields: Mapping[str, Any], folder: Path) -> Self:
-        second = fields.get("second")
+        second, optics = fields.get("second"), fields.get("optics")
         output = dict(fields["output"])
         output["path"] = folder / output["path"]
         methods = fields.get("methods", [{"kind": RichardsonLucy.kind}])
         return cls(
             image=_image_from_json(fields["image"], folder),
             psfs=tuple(_psf_from_json(psf, folder) for psf in fields.get("psfs", ())),
+            optics=None if optics is None else from_dict(GivenOptics, optics),
             methods=tuple(method_from_json(method, folder) for method in methods),
             output=from_dict(Output, output),
             execution=from_dict(Execution, fields.get("execution", {})),

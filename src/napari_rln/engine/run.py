@@ -43,6 +43,8 @@ from napari_rln.io.paths import (
 from napari_rln.io.volumes import check_channels_output, read, write, write_channels
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import Finding
+from napari_rln.psf.from_optics import CompletedOptics, GivenOptics, complete_optics
+from napari_rln.psf.optics import Optics
 from napari_rln.registration.register import RegistrationReport
 
 Rows = list[tuple[str, str]]
@@ -181,23 +183,39 @@ class _Input:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._last: tuple[int | None, Volume] | None = None
+        self._computed: dict[int, Volume] = {}
 
     @cached_property
-    def channels(self) -> list[tuple[int, PsfFile]]:
-        """Channels to write into one file, with their PSF files; empty for a single one."""
+    def channels(self) -> list[int]:
+        """Channels to write into one file; empty for a single one."""
         return [] if self._job.second else channels_of(self._job)
+
+    @cached_property
+    def optics(self) -> dict[int, CompletedOptics]:
+        """Optics of each channel to deconvolve, from which PSFs are computed; empty if not."""
+        return optics_of_job(self._job)
 
     @cached_property
     def image(self) -> Image:
         """The image, or the first of its channels."""
         file = self._job.image
-        return open_image(replace(file, channel=self.channels[0][0]) if self.channels else file)
+        return open_image(replace(file, channel=self.channels[0]) if self.channels else file)
 
     def read(self, channel: int | None) -> Volume:
         """Return a channel, kept until another one is read: each method of a job needs it."""
         if self._last is None or self._last[0] != channel:
             self._last = channel, read(replace(self._job.image, channel=channel))
         return self._last[1]
+
+    def computed(self, channel: int | None) -> Volume:
+        """Return the PSF of a channel computed from its optics, once for all methods."""
+        number = channel or 0
+        if number not in self._computed:
+            name = f"PSF of {self.optics[number].channel or 'the optics'}"
+            self._computed[number] = self.optics[number].psf(
+                self.image.voxel_um, self.image.shape[0], name
+            )
+        return self._computed[number]
 
 
 def _runs(
@@ -373,8 +391,7 @@ class _Run:
     @property
     def _channels(self) -> list[int | None]:
         """Channels to deconvolve; None for the only one of a file."""
-        several: list[int | None] = [channel for channel, _ in self.source.channels]
-        return several or [self.job.image.channel]
+        return [*self.source.channels] or [self.job.image.channel]
 
     def _complete_records(self) -> list[dict[str, Any]] | None:
         """Return the records of the result, by channel, if an earlier run of this job wrote it.
@@ -452,10 +469,15 @@ class _Run:
 
     def _psf(self, image: OnGrid, channel: int | None) -> Volume | None:
         """Return the PSF prepared for the image, or for one of its channels."""
+        psf = self._file(channel)
+        if psf is not None:
+            return self._fitted(psf, image, channel)
+        return self.source.computed(channel) if self.source.optics else None
+
+    def _file(self, channel: int | None) -> PsfFile | None:
+        """Return the file of a channel's PSF, if any."""
         psfs = self.job.psfs
-        if not psfs:
-            return None
-        return self._fitted(psfs[(channel or 0) % len(psfs)], image, channel)
+        return psfs[(channel or 0) % len(psfs)] if psfs else None
 
     def _fitted(self, psf: PsfFile, image: OnGrid, channel: int | None) -> Volume:
         fitted, findings = fit_psf(read_psf(psf.file, channel), image, repair=psf.repair)
@@ -469,15 +491,17 @@ class _Run:
         """Return the memory that this process may have, bytes."""
         return used_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
 
-    def _whole_bytes(self, psf: PsfFile | None = None) -> int:
+    def _whole_bytes(self, channel: int | None = None) -> int:
         """Return the least memory of this process for the whole volume, bytes."""
-        image = self.source.image
-        psfs = [psf] if psf is not None else self.job.psfs
+        channel = self._channels[0] if channel is None else channel
+        image, psf = self.source.image, self._file(channel)
         kernel: tuple[int, int, int] | None = None
-        if psfs:
-            opened = open_contents(psfs[0].file.path, psfs[0].file.series or 0)
+        if psf is not None:
+            opened = open_contents(psf.file.path, psf.file.series or 0)
             sizes = dict(zip(opened.axes, opened.array.shape, strict=True))
             kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
+        elif self.source.optics:
+            kernel = self.source.computed(channel).shape
         elif self.method.needs_psf:
             self.method.check(image, None)  # raises with the reason
         return used_bytes() + self.method.needed_bytes(image.shape, kernel)
@@ -495,7 +519,7 @@ class _Run:
             If so, with both numbers.
         """
         allowed, channels = self._allowed_bytes(), self.source.channels
-        needed = max(self._whole_bytes(psf) for _, psf in channels) + self._waiting_bytes()
+        needed = max(map(self._whole_bytes, channels)) + self._waiting_bytes()
         if needed > allowed:
             raise RlnError(
                 f"{len(channels)} channels in one file need {needed / 1e9:.2f} GB of memory, more "
@@ -532,11 +556,11 @@ class _Run:
         return rows
 
 
-def channels_of(job: Job) -> list[tuple[int, PsfFile]]:
-    """Return the channels to write into one file with their PSF files; empty for a single channel.
+def channels_of(job: Job) -> list[int]:
+    """Return the channels to write into one file; empty for a single channel.
 
-    There are several if there is a PSF per channel: a file for each, or one file with as many
-    channels.
+    There are several if there is a PSF per channel: a file for each, one file with as many
+    channels, or one computed from the optics of each.
 
     Raises
     ------
@@ -544,18 +568,39 @@ def channels_of(job: Job) -> list[tuple[int, PsfFile]]:
         If there are several PSFs, but not one for each channel.
     """
     psfs, image = job.psfs, job.image
-    if not psfs:
+    if not psfs and not job.computes_psfs:
         return []
     single = image.channel is not None or image.planes_are == "channel"
     count = 1 if single else open_contents(image.path, image.series).channels
-    if len(psfs) not in (1, count):
+    if psfs and len(psfs) not in (1, count):
         raise RlnError(
             f"there are {len(psfs)} PSFs but {Path(image.path).name} has {count} "
             f"{'channel' if count == 1 else 'channels'} to deconvolve; give one for each."
         )
     if count == 1 or (len(psfs) == 1 and open_contents(psfs[0].file.path, 0).channels != count):
         return []
-    return [(channel, psfs[channel % len(psfs)]) for channel in range(count)]
+    return list(range(count))
+
+
+def optics_of_job(job: Job) -> dict[int, CompletedOptics]:
+    """Return the optics of each channel of a job, whose PSFs are computed; empty with PSF files.
+
+    Raises
+    ------
+    RlnError
+        If the file and the job state too little for a PSF, or contradict themselves.
+    """
+    if job.optics is None or not job.computes_psfs:
+        return {}
+    channels = channels_of(job) or [job.image.channel or 0]
+    return {channel: optics_of_file(job.image, job.optics, channel) for channel in channels}
+
+
+def optics_of_file(file: ImageFile, given: GivenOptics, channel: int = 0) -> CompletedOptics:
+    """Return the optics of a channel of a file, completed; errors as :func:`complete_optics`."""
+    stated = open_contents(file.path, file.series).optics
+    own = stated[channel] if channel < len(stated) else Optics()
+    return complete_optics(own, given, channel=channel, name=Path(file.path).name)
 
 
 def read_psf(file: ImageFile, channel: int | None = None) -> Volume:

@@ -1,6 +1,7 @@
-"""Reader and writer of layers, with voxel size and record, which napari's own reader ignores.
+"""Reader and writer of layers, with voxel size, optics and record, which napari's own ignores.
 
-TIFF is read whole. OME-Zarr is read lazily, at the level that the screen needs.
+TIFF is read whole. OME-Zarr is read lazily, at the level that the screen needs, and files of
+microscopes by planes.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,21 +12,41 @@ import numpy as np
 from napari.layers import Image
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.layers import CHANNEL, KEY, LayerData, contrast_limits, layer_data, source_of
-from napari_rln.io.image import open_contents
-from napari_rln.io.paths import is_zarr
+from napari_rln.gui.layers import (
+    CHANNEL,
+    KEY,
+    OPTICS,
+    LayerData,
+    contrast_limits,
+    layer_data,
+    source_of,
+)
+from napari_rln.io.image import open_contents, volume_index
+from napari_rln.io.lazy import OpenedImage
+from napari_rln.io.paths import is_microscope_name, is_zarr
 from napari_rln.io.volumes import read, write
+
+SERIES = "napari-rln series"
+"""Metadata key of a layer's image in a file with several."""
+
+_COLOURS = ((0.49, "blue"), (0.56, "green"), (0.63, "red"), (10.0, "magenta"))
+"""Colours up to an emission wavelength in micrometres, each roughly that of the light."""
 
 
 def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
-    """Return a reader for a TIFF file or OME-Zarr image with a voxel size; else None."""
+    """Return a reader for a TIFF file or OME-Zarr image with a voxel size, or a microscope's file.
+
+    None for others. A microscope's file is not opened here: its errors are shown when it is read.
+    """
     if not isinstance(path, str):
         return None
+    place = Path(path)
+    if is_microscope_name(place):
+        return read_microscope
     try:
-        if Path(path).is_dir():
+        if place.is_dir():
             from napari_rln.io.ome_zarr import open_lazily  # imports Zarr
 
-            place = Path(path)
             return read_zarr if is_zarr(place) and open_lazily(place).voxel_um else None
         known = open_contents(path).voxel_um is not None
     except RlnError:
@@ -41,14 +62,12 @@ def read_layers(path: str) -> list[LayerData]:
         volumes = [read(path, channel=channel, time=time) for time in range(opened.times)]
         first = volumes[0]
         data, options, kind = layer_data(first)
-        if opened.channels > 1:
-            options["name"] = f"{first.name} channel {channel}"
-            options["metadata"][CHANNEL] = channel
         if opened.times > 1:
             data = np.stack([volume.data for volume in volumes])
             options["scale"] = (1.0, *first.voxel_um)
             options["units"] = ("pixel", *options["units"])
             options["axis_labels"] = ("t", *options["axis_labels"])
+        _add_channel(options, opened, channel)
         layers.append((data, options, kind))
     return layers
 
@@ -59,33 +78,87 @@ def read_zarr(path: str) -> list[LayerData]:
 
     from napari_rln.io.ome_zarr import image_levels, open_lazily
 
-    opened = open_lazily(Path(path))
-    assert opened.voxel_um is not None
-    arrays = image_levels(Path(path))
-    levels = [da.from_zarr(array) for array in arrays]  # type: ignore[no-untyped-call]
+    levels = [da.from_zarr(array) for array in image_levels(Path(path))]  # type: ignore[no-untyped-call]
+    return _lazy_layers(open_lazily(Path(path)), levels)
+
+
+def read_microscope(path: str) -> list[LayerData]:
+    """Return a lazy layer for every channel of every image in a microscope's file.
+
+    Raises :class:`RlnError` if it is damaged, cannot be read, or has axes beside channel, time, z,
+    y and x.
+    """
+    import dask.array as da
+
+    layers = []
+    count = open_contents(path, 0).images
+    for series in range(count):
+        opened = open_contents(path, series)
+        array = opened.array
+        volume_index(opened.axes, array.shape, {"C": 0, "T": 0}, opened.name)  # raises
+        if not isinstance(array, da.Array):
+            each = zip(opened.axes, array.shape, strict=True)
+            planes = tuple(n if axis in "YX" else 1 for axis, n in each)
+            chunks = getattr(array, "chunks", planes)
+            meta = np.empty((0,) * len(array.shape), array.dtype)
+            array = da.from_array(array, chunks, name=False, meta=meta)  # type: ignore[no-untyped-call]
+        kept = [axis for axis in opened.axes if axis in "CZYX" or opened.times > 1]
+        index = tuple(slice(None) if axis in kept else 0 for axis in opened.axes)
+        array = array[index]
+        found = _lazy_layers(opened._replace(array=array, axes="".join(kept)), [array])
+        if count > 1:
+            for _, options, _ in found:
+                options["metadata"][SERIES] = series
+        layers += found
+    return layers
+
+
+def _lazy_layers(opened: OpenedImage, levels: list[Any]) -> list[LayerData]:
+    """Return a layer for every channel of an image, from its levels, the finest first."""
     order = [opened.axes.index(axis) for axis in "CTZYX" if axis in opened.axes]
     levels = [level.transpose(order) for level in levels]
     axes = "".join(opened.axes[i] for i in order if opened.axes[i] != "C").lower()
-    sizes = dict(zip("zyx", opened.voxel_um, strict=True))
-    channels = levels[0].shape[0] if "C" in opened.axes else 1
-    layers = []
-    for channel in range(channels):
+    sizes = dict(zip("zyx", opened.voxel_um or (), strict=False))
+    layers: list[LayerData] = []
+    for channel in range(opened.channels):
         data = [level[channel] if "C" in opened.axes else level for level in levels]
-        coarsest = np.asarray(data[-1][(0,) * (data[-1].ndim - 3)])
         options: dict[str, Any] = {
             "name": opened.name,
             "scale": [sizes.get(axis, 1.0) for axis in axes],
             "units": ["um" if axis in sizes else "pixel" for axis in axes],
             "axis_labels": list(axes),
             "metadata": {} if opened.record is None else {KEY: opened.record.as_dict()},
-            "contrast_limits": contrast_limits([coarsest]),
+            "contrast_limits": contrast_limits([_glimpse(data)]),
             "multiscale": len(data) > 1,
         }
-        if channels > 1:
-            options["name"] = f"{opened.name} channel {channel}"
-            options["metadata"][CHANNEL] = channel
+        _add_channel(options, opened, channel)
         layers.append((data if len(data) > 1 else data[0], options, "image"))
     return layers
+
+
+def _glimpse(levels: Sequence[Any]) -> np.ndarray:
+    """Return a part of lazy levels: the first volume of the coarsest, or the middle plane."""
+    coarsest = levels[-1]
+    if len(levels) > 1:
+        return np.asarray(coarsest[(0,) * (coarsest.ndim - 3)])
+    return np.asarray(coarsest[tuple(n // 2 for n in coarsest.shape[:-2])])
+
+
+def _add_channel(options: dict[str, Any], opened: OpenedImage, channel: int) -> None:
+    """Add name, colour and optics of a channel to the options of its layer."""
+    optics = opened.optics[channel] if channel < len(opened.optics) else None
+    if optics is not None and optics.as_json():
+        options["metadata"][OPTICS] = optics.as_json()
+    if opened.channels == 1:
+        return
+    names = [one.channel for one in opened.optics]
+    label = optics.channel if optics is not None and len(set(names)) == len(names) else ""
+    options["name"] += f" {label or f'channel {channel}'}"
+    options["metadata"][CHANNEL] = channel
+    emission = optics.emission_um if optics is not None else None
+    if emission is not None:
+        options["colormap"] = next(name for limit, name in _COLOURS if emission < limit)
+    options["blending"] = "additive"
 
 
 def write_layer(path: str, data: Any, options: dict[str, Any]) -> list[str]:

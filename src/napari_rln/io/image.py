@@ -25,8 +25,9 @@ from napari_rln.core.volume import (
     voxel_um_problem,
 )
 from napari_rln.io import plane_files, tiff
-from napari_rln.io.lazy import Lazy, OpenedImage, Pieces, stamp
-from napari_rln.io.paths import is_tiff_name, is_zarr, zarr_around
+from napari_rln.io.lazy import Lazy, OpenedImage, Pieces, rgb_error, stamp
+from napari_rln.io.paths import is_microscope_name, is_tiff_name, is_zarr, zarr_around
+from napari_rln.psf.optics import Optics
 
 Missing = Literal["error", "zero", "mask"]
 PlanesAre = Literal["z", "time", "channel"]
@@ -122,6 +123,8 @@ class Image:
         Whether there is a time axis, possibly of length 1.
     fill : float or None
         Value of voxels that are missing on the disk, where there may be any.
+    optics : tuple of Optics
+        Optics of every channel as the file states them; empty if it states nothing.
 
     Raises
     ------
@@ -156,10 +159,12 @@ class Image:
         self._file, self.name, self.record = name, opened.name, opened.record
         self.timed = file.time is None and "T" in axes
         self.channels = sizes.get("C", 1) if file.channel is None else 1
+        self.optics = _optics_of(opened, axes, file.channel)
         channel = 0 if self.channels > 1 else file.channel
         chosen = {"C": channel, "T": 0 if self.timed else file.time}
-        # Zarr arrays and results of napari-rln have a reliable time axis.
-        if opened.record is None and opened.pieces is not None and opened.pieces.kind == "planes":
+        # Zarr arrays, files of microscopes and results of napari-rln have a reliable time axis.
+        is_plain = opened.record is None and not is_microscope_name(Path(file.path))
+        if is_plain and opened.pieces is not None and opened.pieces.kind == "planes":
             self._check_planes(sizes, file)
         self._index = volume_index(axes, shape, chosen, name)
         self.axes, self._stored_shape = axes, shape
@@ -333,6 +338,14 @@ class _ZeroWhereMissing:
         return values
 
 
+def _optics_of(opened: OpenedImage, axes: str, channel: int | None) -> tuple[Optics, ...]:
+    """Return the optics of the channels, or of a chosen one; ``axes`` are those of the image."""
+    if "C" in axes and channel is None:
+        return opened.optics
+    number = channel or 0  # of planes stored as channels, too
+    return opened.optics[number : number + 1]
+
+
 def _with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None) -> str:
     """Return the axes of an array, z being the one with the planes; raise if it has a z as well."""
     letter = {"time": "T", "channel": "C"}.get(planes_are or "")
@@ -353,7 +366,7 @@ def volume_index(
     several. Raise an RlnError if the array is RGB, or such an entry is not chosen or not there.
     """
     if "S" in axes:
-        raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
+        raise rgb_error(name)
     index: list[int | slice] = []
     for axis, length in zip(axes, shape, strict=True):
         if axis in "ZYX":
@@ -401,7 +414,8 @@ def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
     """Return a lazy image on disk, of which only the metadata are read.
 
     TIFF, ImageJ and OME-TIFF (also in several files, or with a companion.ome), Zeiss LSM, OME-Zarr
-    (0.1 to 0.6, the finest level), other Zarr arrays, and folders of TIFF planes.
+    (0.1 to 0.6, the finest level), other Zarr arrays, folders of TIFF planes, and the files of
+    microscopes: Zeiss CZI, Leica LIF, Nikon ND2, Olympus OIB and OIF.
 
     Parameters
     ----------
@@ -429,6 +443,10 @@ def open_contents(path: str | Path, series: int | None = None) -> OpenedImage:
     try:
         if not path.exists():
             raise RlnError(f"there is no file {path}; check the name and the folder.")
+        if path.is_file() and is_microscope_name(path):
+            from napari_rln.io import microscopes  # which needs XML and codecs
+
+            return microscopes.open_lazily(path, series)
         group = path if is_zarr(path) else None
         if path.is_file() and not is_tiff_name(path):  # possibly a file within a Zarr
             group = zarr_around(path)

@@ -13,6 +13,7 @@ import numpy as np
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.volume import VoxelUm
+from napari_rln.psf.optics import Optics
 
 Index = tuple[int | slice, ...]
 """Index of a part of an array: a number, or start and stop, for each axis."""
@@ -129,6 +130,18 @@ def _product(along: Sequence[range]) -> Iterator[tuple[int, ...]]:
             yield first, *others
 
 
+def places_of(
+    index: Sequence[int | slice], lengths: Sequence[int]
+) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """Return the places that an index along some axes takes, and the shape of what it takes."""
+    spans = [
+        range(*part.indices(n)) if isinstance(part, slice) else range(part, part + 1)
+        for part, n in zip(index, lengths, strict=True)
+    ]
+    kept = (len(span) for span, part in zip(spans, index, strict=True) if isinstance(part, slice))
+    return list(itertools.product(*spans)), tuple(kept)
+
+
 def ranges(numbers: Iterable[int]) -> str:
     """Return numbers as text, neighbours together: ``"3, 7 to 9"``."""
     spans: list[list[int]] = []
@@ -145,8 +158,9 @@ class OpenedImage(NamedTuple):
 
     The voxel size (z, y, x) in micrometres is None where not stated, the record for images that are
     no results of napari-rln, and ``pieces`` where none can be missing. ``files`` returns the files
-    of the values, ``piece_bytes`` is the number of bytes to read for a single voxel, and ``images``
-    the number of images in the same file or set of files.
+    of the values, ``piece_bytes`` is the number of bytes to read for a single voxel, ``images``
+    the number of images in the same file or set of files, and ``optics`` those of every channel;
+    empty if nothing is stated.
     """
 
     array: Lazy
@@ -158,6 +172,7 @@ class OpenedImage(NamedTuple):
     files: Callable[[], Iterable[Path]] = lambda: ()
     piece_bytes: int = 0
     images: int = 1
+    optics: tuple[Optics, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -172,6 +187,11 @@ class OpenedImage(NamedTuple):
     def _length(self, axis: str) -> int:
         at = self.axes.find(axis)
         return 1 if at < 0 else self.array.shape[at]
+
+
+def rgb_error(name: str) -> RlnError:
+    """Return the error of an image of colours rather than values."""
+    return RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
 
 
 def choose_image(sizes: Sequence[str], requested: int | None, name: str) -> int:

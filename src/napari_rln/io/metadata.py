@@ -5,7 +5,6 @@ LSM's or Micro-Manager's. Resolution tags of a plain TIFF are mostly dots per in
 are ignored.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import PureWindowsPath
 from typing import Any
@@ -15,6 +14,7 @@ import tifffile
 
 from napari_rln.core.record import Record
 from napari_rln.core.volume import VoxelUm
+from napari_rln.io.stated_optics import number
 
 RECORD_NAMESPACE = "napari-rln/record"
 """Namespace of the OME map annotation with a record."""
@@ -39,7 +39,7 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm |
     """
     if tif.is_lsm:
         lsm: dict[str, Any] = tif.lsm_metadata or {}
-        metres = [_number(lsm.get(f"VoxelSize{axis}")) for axis in "ZYX"]
+        metres = [number(lsm.get(f"VoxelSize{axis}")) for axis in "ZYX"]
         sizes = [1e6 * size if size else None for size in metres]
     elif tif.is_ome:
         pixels = ElementTree.fromstring(tif.ome_metadata or "").findall("{*}Image/{*}Pixels")
@@ -48,7 +48,7 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm |
         sizes = _imagej_voxel_um(tif)
     if None in sizes and tif.is_micromanager:
         summary: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
-        step, pixel = (_number(summary.get(key)) for key in ("z-step_um", "PixelSize_um"))
+        step, pixel = (number(summary.get(key)) for key in ("z-step_um", "PixelSize_um"))
         others = (abs(step) if step else None, pixel or None, pixel or None)
         sizes = [known or other for known, other in zip(sizes, others, strict=True)]
     return _completed(sizes, planes)
@@ -126,7 +126,7 @@ def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None
 def _sizes_of_pixels(pixels: Mapping[str, Any]) -> Sizes:
     sizes: Sizes = []
     for axis in "ZYX":
-        size = _number(pixels.get(f"PhysicalSize{axis}"))
+        size = number(pixels.get(f"PhysicalSize{axis}"))
         if axis == "Z" and size is not None:
             size = abs(size)  # of a stage that moved down
         factor = um_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
@@ -134,20 +134,11 @@ def _sizes_of_pixels(pixels: Mapping[str, Any]) -> Sizes:
     return sizes
 
 
-def _number(value: object) -> float | None:
-    """Return a finite number; None for other text, such as a number with a decimal comma."""
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:
     metadata: dict[str, Any] = tif.imagej_metadata or {}
     unit = metadata.get("unit", "")
     z, y, x = (um_per(metadata.get(key, unit)) for key in ("zunit", "yunit", "unit"))
-    spacing = _number(metadata.get("spacing"))
+    spacing = number(metadata.get("spacing"))
     if (
         "spacing" not in metadata
         and metadata.get("ImageJ") != _TIFFFILE

@@ -9,8 +9,10 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,9 @@ from napari_rln.core.volume import Box, Shape, VoxelUm
 from napari_rln.io.lazy import OpenedImage, Pieces
 from napari_rln.io.metadata import um_per
 from napari_rln.io.paths import title
+from napari_rln.io.stated_optics import per_channel
+from napari_rln.io.tiff_optics import ome_optics
+from napari_rln.psf.optics import Optics
 
 AnyArray = zarr.Array[Any]
 Version = Literal["0.4", "0.5"]
@@ -80,7 +85,31 @@ def open_lazily(path: Path) -> OpenedImage:
     voxel_um = None if y is None or x is None else (z or y, y, x)
     if "Z" in axes and z is None:
         voxel_um = None
-    return _opened(array, axes, voxel_um, name, _record(dict(node.attrs)))
+    opened = _opened(array, axes, voxel_um, name, _record(dict(node.attrs)))
+    return opened._replace(optics=per_channel(_optics(path, image), opened.channels))
+
+
+def _optics(path: Path, image: dict[str, Any]) -> list[Optics]:
+    """Return the optics of the channels of an image, by metadata beside it and OMERO's labels."""
+    omero = image.get("omero")
+    channels = (omero.get("channels") if isinstance(omero, dict) else None) or ()
+    named = [Optics(channel=str(c.get("label") or "")) for c in channels if isinstance(c, dict)]
+    for group in (path, path.parent):  # of converters, with the images as members 0, 1, ...
+        described = group / "OME" / "METADATA.ome.xml"
+        if not described.is_file():
+            continue
+        try:
+            root = ElementTree.parse(described).getroot()
+        except ElementTree.ParseError:
+            return named
+        images = root.findall("{*}Image")
+        place = int(path.name) if group != path and path.name.isdecimal() else 0
+        found = ome_optics(root, images[place]) if place < len(images) else []
+        if len(found) == len(named):
+            pairs = zip(found, named, strict=True)
+            found = [replace(one, channel=one.channel or other.channel) for one, other in pairs]
+        return found
+    return named
 
 
 def _opened(

@@ -14,12 +14,20 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 """Files that mark a folder as Zarr."""
 
+MICROSCOPE_SUFFIXES = (".czi", ".lif", ".nd2", ".oib", ".oif", ".oir")
+"""Endings of the files of microscopes' own programs."""
+
 _LONGEST = 239  # bytes of a name: temporary names beside it have up to 16 more
 
 
 def is_tiff_name(path: Path) -> bool:
     """Tell whether a file name is that of a TIFF."""
     return path.suffix.lower() in TIFF_SUFFIXES
+
+
+def is_microscope_name(path: Path) -> bool:
+    """Tell whether a file name is that of a file of a microscope's own program."""
+    return path.suffix.lower() in MICROSCOPE_SUFFIXES
 
 
 def is_ome_name(path: Path) -> bool:

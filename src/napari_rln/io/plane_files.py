@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.core.errors import RlnError, warn
-from napari_rln.io.lazy import MOST_PLANES, OpenedImage, Pieces, choose_image
+from napari_rln.io.lazy import MOST_PLANES, OpenedImage, Pieces, choose_image, rgb_error
 from napari_rln.io.metadata import (
     file_of_planes,
     files_of_pixels,
@@ -26,6 +26,8 @@ from napari_rln.io.metadata import (
     voxel_um_of_pixels,
 )
 from napari_rln.io.paths import is_tiff_name, title
+from napari_rln.io.stated_optics import per_channel
+from napari_rln.io.tiff_optics import ome_optics
 
 _COMPANION = ".companion.ome"
 _AXES = "TCZ"
@@ -261,9 +263,7 @@ def _plane_of(
     with tifffile.TiffFile(file) as tif:
         series = tif.series[0]
         if "S" in series.axes:
-            raise RlnError(
-                f"{file.name} is an RGB image; convert it to grey values or split its channels."
-            )
+            raise rgb_error(file.name)
         shape = _squeezed(series.shape)
         if len(shape) != 2:
             raise RlnError(
@@ -299,7 +299,9 @@ def open_companion(
             images = own or images
         sizes = [" x ".join(each.attrib[f"Size{axis}"] for axis in "TCZYX") for each in images]
         chosen = images[choose_image(sizes, series, (member or path).name)]
-        return _described(chosen, path)._replace(images=len(images))
+        image = next(each for each in root.iter() if chosen in each)
+        opened = _described(chosen, path)._replace(images=len(images))
+        return opened._replace(optics=per_channel(ome_optics(root, image), opened.channels))
     except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
         if isinstance(error, RlnError):
             raise

@@ -22,7 +22,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Box, Shape, VoxelUm
-from napari_rln.io.lazy import MOST_PLANES, Lazy, OpenedImage, Pieces, choose_image
+from napari_rln.io.lazy import MOST_PLANES, Lazy, OpenedImage, Pieces, choose_image, rgb_error
 from napari_rln.io.metadata import (
     RECORD_NAMESPACE,
     files_named,
@@ -32,6 +32,7 @@ from napari_rln.io.metadata import (
 )
 from napari_rln.io.paths import title
 from napari_rln.io.plane_files import PlaneLocation, Planes, is_companion, open_companion, tiffs_in
+from napari_rln.io.tiff_optics import read_optics
 
 # The errors here replace the log messages of tifffile, which would be printed without a handler.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -105,9 +106,7 @@ def _opened(tif: tifffile.TiffFile, requested: int | None, path: Path, folder: b
     number = own[chosen]
     series = tif.series[number]
     if "S" in series.axes:
-        raise RlnError(
-            f"{path.name} is an RGB image; convert it to grey values or split its channels."
-        )
+        raise rgb_error(path.name)
     truncated = _cut_hyperstack(tif, path) if number == 0 else None
     if truncated is None:
         _check_planes(tif, series, path.name)
@@ -115,20 +114,22 @@ def _opened(tif: tifffile.TiffFile, requested: int | None, path: Path, folder: b
         pieces = _pieces(tif, series, axes)
     else:
         array, axes, pieces = truncated
-    planes = dict(zip(axes, array.shape, strict=True)).get("Z", 1)
+    lengths = dict(zip(axes, array.shape, strict=True))
+    described = _described_as(tif, own, chosen, path, folder)
     files = sorted(
         {path, *(Path(page.parent.filehandle.path) for page in series.pages if page is not None)}
     )
     return OpenedImage(
         array,
         axes,
-        read_voxel_um(tif, _described_as(tif, own, chosen, path, folder), planes),
+        read_voxel_um(tif, described, lengths.get("Z", 1)),
         title(path),
         read_record(tif),
         pieces,
         lambda: files,
         math.prod(getattr(array, "chunks", None) or [0]) * array.dtype.itemsize,
         images=len(own),
+        optics=read_optics(tif, described, lengths.get("C", 1)),
     )
 
 

@@ -26,7 +26,8 @@ IMAGEJ_LIMIT = 2**32 - 2**16
 def read(path: str | Path | ImageFile, **part: Any) -> Volume:
     """Return one volume of a file or folder.
 
-    Formats: TIFF, ImageJ and OME-TIFF, Zeiss LSM, OME-Zarr, Zarr, or a folder of TIFF planes.
+    Formats: TIFF, ImageJ and OME-TIFF, Zeiss LSM, OME-Zarr, Zarr, a folder of TIFF planes, Zeiss
+    CZI, Leica LIF, Nikon ND2, Olympus OIB and OIF.
 
     Parameters
     ----------

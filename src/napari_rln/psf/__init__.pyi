@@ -3,8 +3,12 @@ from .examine import PsfReport as PsfReport
 from .examine import examine_psf as examine_psf
 from .examine import fit_psf as fit_psf
 from .examine import repair_psf as repair_psf
+from .from_optics import CompletedOptics as CompletedOptics
+from .from_optics import GivenOptics as GivenOptics
+from .from_optics import complete_optics as complete_optics
 from .measure import MeasureSettings as MeasureSettings
 from .measure import measure_psf as measure_psf
 from .microscope import MicroscopeSettings as MicroscopeSettings
+from .optics import Optics as Optics
 from .prepare import PrepareSettings as PrepareSettings
 from .prepare import prepare_psf as prepare_psf

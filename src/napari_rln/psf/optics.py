@@ -1,6 +1,7 @@
 """Optics of one channel as a file states them, and the microscope settings that follow."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -48,7 +49,19 @@ class Optics:
     @property
     def is_known(self) -> bool:
         """Whether the aperture is known, and the emission or what it follows from."""
-        return self.na is not None and self._emission() is not None
+        return self.na is not None and self.emission_um is not None
+
+    @property
+    def emission_um(self) -> float | None:
+        """Emission wavelength as stated, or by the dye or the excitation; None if unknown."""
+        known = self._emission()
+        return known and known[0]
+
+    @property
+    def needs_laser(self) -> bool:
+        """Whether a PSF needs the laser's wavelength, which neither file nor dye tells."""
+        scanned = self.modality in ("confocal", "two-photon")
+        return scanned and self.excitation_um is None and self._laser() is None
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -80,13 +93,20 @@ class Optics:
         if self.immersion_index is None:
             settings["immersion_index"], medium = _immersion(self.na)
             assumed.append(f"{medium} immersion, as usual at NA {self.na:g}")
-        if settings["modality"] in ("confocal", "two-photon") and self.excitation_um is None:
+        laser = self._laser()
+        if settings["modality"] == "confocal" and self.excitation_um is None and laser is not None:
+            settings["excitation_um"], why = laser
+            assumed.append(f"excitation {1000 * settings['excitation_um']:.0f} nm, {why}")
+        if settings["modality"] in ("confocal", "two-photon") and "excitation_um" not in settings:
             raise RlnError(
                 f"the file states a {settings['modality']} microscope without the laser's "
                 "wavelength; choose a PSF, or compute one from the objective's data."
             )
         if settings["modality"] == "confocal" and self.pinhole_au is None:
             assumed.append("a pinhole of 1 Airy unit, as the file does not state it")
+        if settings["modality"] == "light-sheet":
+            thickness = MicroscopeSettings.sheet_fwhm_um
+            assumed.append(f"a light sheet {thickness:g} µm thick, as the file does not state it")
         return MicroscopeSettings(**settings), tuple(assumed)
 
     def as_json(self) -> dict[str, Any]:
@@ -111,6 +131,51 @@ class Optics:
             shown = f"{1000 * _STOKES_SHIFT_UM:.0f} nm above the excitation"
             return self.excitation_um + _STOKES_SHIFT_UM, shown
         return None
+
+    def _laser(self) -> tuple[float, str] | None:
+        """Return the excitation of a confocal by the dye's name, and why; None without one."""
+        dye, emission = dye_named(self.channel), self.emission_um
+        if self.modality != "confocal" or dye is None or emission is None:
+            return None
+        if dye.excitation_um >= emission:
+            return None
+        return dye.excitation_um, f"that of {dye.name}, the name of the channel"
+
+
+_WORDS = {
+    "modality": "{}",
+    "na": "NA {:g}",
+    "immersion_index": "immersion index {:g}",
+    "sample_index": "sample index {:g}",
+    "wavelength_um": "emission {:.0f} nm",
+    "excitation_um": "excitation {:.0f} nm",
+    "pinhole_au": "pinhole {:g} Airy units",
+    "depth_um": "{:g} µm below the coverslip",
+    "sheet_fwhm_um": "light sheet {:g} µm thick",
+}
+
+
+def as_words(settings: Mapping[str, Any]) -> str:
+    """Return settings of a microscope as words, such as "confocal, NA 1.4, emission 518 nm"."""
+    shown = ((name, settings[name]) for name in _WORDS if settings.get(name) is not None)
+    return ", ".join(
+        _WORDS[name].format(1000 * value if "nm" in _WORDS[name] else value)
+        for name, value in shown
+    )
+
+
+def common_optics(optics: Sequence[Optics]) -> Optics:
+    """Return what holds for all channels; nothing without any."""
+    if not optics:
+        return Optics()
+    first, *others = (as_dict(one) for one in optics)
+    plain = as_dict(Optics())
+    return Optics(
+        **{
+            name: value if all(other[name] == value for other in others) else plain[name]
+            for name, value in first.items()
+        }
+    )
 
 
 def _immersion(na: float) -> tuple[float, str]:

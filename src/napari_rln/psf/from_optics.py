@@ -1,0 +1,170 @@
+"""PSFs from the optics that an image's file states, completed by the user and by assumptions."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict
+from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.optics import Modality, Optics, as_words
+
+_PER_CHANNEL = ("wavelength_um", "excitation_um")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenOptics:
+    """Optics that the user states, where the image's file lacks them or is wrong.
+
+    Parameters
+    ----------
+    modality
+        Type of microscope, of a PSF computed from the image's optics.
+    na
+        Numerical aperture of the objective.
+    immersion_index
+        Refractive index of the immersion medium (oil 1.515, glycerol 1.47, water 1.33, air 1).
+    sample_index
+        Refractive index of the sample or mounting medium.
+    wavelength_um
+        Emission wavelength in vacuum; one, or one per channel.
+    excitation_um
+        Excitation wavelength in vacuum; one, or one per channel.
+    depth_um
+        Depth of the structure below the coverslip; relevant where the indices differ.
+    pinhole_au
+        Confocal pinhole diameter in Airy units.
+    sheet_fwhm_um
+        Thickness of the light sheet, full width at half maximum.
+    """
+
+    modality: Modality | None = None
+    na: float | None = None
+    immersion_index: float | None = None
+    sample_index: float | None = None
+    wavelength_um: tuple[float, ...] = ()
+    excitation_um: tuple[float, ...] = ()
+    depth_um: float | None = None
+    pinhole_au: float | None = None
+    sheet_fwhm_um: float | None = None
+
+    def of_channel(self, channel: int) -> dict[str, Any]:
+        """Return what is given for a channel, as settings of :class:`MicroscopeSettings`.
+
+        Raises :class:`RlnError` if there are several wavelengths, but none for the channel.
+        """
+        found = {}
+        for field in fields(GivenOptics):
+            value = getattr(self, field.name)
+            if field.name in _PER_CHANNEL and value:
+                if 1 < len(value) <= channel:
+                    raise RlnError(
+                        f"`{field.name}` has {len(value)} values but there is a channel {channel}; "
+                        "give one, or one per channel."
+                    )
+                found[field.name] = value[channel if len(value) > 1 else 0]
+            elif value not in (None, ()):
+                found[field.name] = value
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is given, in JSON's types."""
+        return {name: value for name, value in as_dict(self).items() if value not in (None, [])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedOptics:
+    """The microscope of one channel, and where each of its values is from.
+
+    Attributes
+    ----------
+    settings
+        The microscope.
+    channel
+        Name of the channel, or of the objective; may be empty.
+    stated, given
+        Values that the file states, and that the user gave instead or in addition.
+    assumed
+        A sentence for everything else.
+    """
+
+    settings: MicroscopeSettings
+    channel: str
+    stated: dict[str, Any]
+    given: dict[str, Any]
+    assumed: tuple[str, ...]
+
+    def lines(self) -> tuple[str, ...]:
+        """Return a line for each source of values."""
+        shown = (("stated by the file", self.stated), ("given", self.given))
+        named = [f"{source}: {as_words(values)}" for source, values in shown if values]
+        return (*named, *(f"assumed: {sentence}" for sentence in self.assumed))
+
+    def psf(self, voxel_um: VoxelUm, planes: int | None, name: str = "computed PSF") -> Volume:
+        """Return the PSF, whose record tells the sources of its values.
+
+        Parameters and errors are those of :func:`compute_psf`.
+        """
+        psf = compute_psf(self.settings, voxel_um, planes=planes, name=name)
+        assert psf.record is not None
+        sources = {"stated": self.stated, "given": self.given, "assumed": list(self.assumed)}
+        if self.channel:
+            sources["channel"] = self.channel
+        facts = psf.record.facts | {"optics": sources}
+        return replace(psf, record=replace(psf.record, facts=facts))
+
+
+def complete_optics(
+    stated: Optics,
+    given: GivenOptics,
+    *,
+    channel: int = 0,
+    name: str = "the file",
+    otherwise: str = ", or the file of a PSF (`psf`)",
+) -> CompletedOptics:
+    """Return the microscope of a channel by its file, the user and assumptions.
+
+    Parameters
+    ----------
+    stated
+        Optics as the file states them.
+    given
+        Optics that the user states instead or in addition.
+    channel
+        Number of the channel, from 0.
+    name
+        Name of the file in messages.
+    otherwise
+        What else the user can do if too little is known, as the end of a sentence.
+
+    Raises
+    ------
+    RlnError
+        If too little is known for a PSF, or the values contradict each other.
+    """
+    own = given.of_channel(channel)
+    extra = {field: own[field] for field in ("depth_um", "sheet_fwhm_um") if field in own}
+    whole = replace(stated, **{field: own[field] for field in own if field not in extra})
+    missing = {
+        "numerical aperture (`na`)": whole.na is None,
+        "emission wavelength (`wavelength_um`)": whole.emission_um is None,
+        "laser's wavelength (`excitation_um`)": whole.needs_laser,
+    }
+    if any(missing.values()):
+        lacking = " and ".join(what for what, is_missing in missing.items() if is_missing)
+        where = f"{name}, channel {channel}" + f" ({stated.channel})" * bool(stated.channel)
+        raise RlnError(
+            f"{where}: the PSF cannot be computed without the {lacking}, which the file does not "
+            f"state; give it{otherwise}."
+        )
+    settings, assumed = whole.microscope()
+    if "sheet_fwhm_um" in extra:
+        assumed = tuple(each for each in assumed if "light sheet" not in each)
+    return CompletedOptics(
+        settings=replace(settings, **extra),
+        channel=stated.channel,
+        stated={field: value for field, value in stated.stated.items() if field not in own},
+        given=own,
+        assumed=assumed,
+    )
