@@ -16,6 +16,7 @@ from napari_rln.gui.layers import (
     CHANNEL,
     KEY,
     OPTICS,
+    SERIES,
     LayerData,
     contrast_limits,
     layer_data,
@@ -25,9 +26,6 @@ from napari_rln.io.image import open_contents, volume_index
 from napari_rln.io.lazy import OpenedImage
 from napari_rln.io.paths import is_microscope_name, is_zarr
 from napari_rln.io.volumes import read, write
-
-SERIES = "napari-rln series"
-"""Metadata key of a layer's image in a file with several."""
 
 _COLOURS = ((0.49, "blue"), (0.56, "green"), (0.63, "red"), (10.0, "magenta"))
 """Colours up to an emission wavelength in micrometres, each roughly that of the light."""

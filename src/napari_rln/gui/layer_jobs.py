@@ -6,7 +6,7 @@ from napari.layers import Layer
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.job import PsfFile
-from napari_rln.gui.layers import CHANNEL, LayerImage
+from napari_rln.gui.layers import CHANNEL, SERIES, LayerImage
 from napari_rln.io.image import ImageFile
 
 _TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
@@ -29,7 +29,11 @@ def image_file(image: LayerImage) -> ImageFile:
                 "points (t) of a file: rename the axes, or save the displayed volume."
             )
     return ImageFile(
-        path=str(path_of(image.layer)), voxel_um=image.voxel_um, channel=channel, time=time
+        path=str(path_of(image.layer)),
+        voxel_um=image.voxel_um,
+        channel=channel,
+        time=time,
+        series=image.layer.metadata.get(SERIES),
     )
 
 

@@ -29,6 +29,9 @@ KEY = "napari-rln"
 CHANNEL = "napari-rln channel"
 """Metadata key of a layer's channel in a file with several."""
 
+SERIES = "napari-rln series"
+"""Metadata key of a layer's image in a file with several."""
+
 OPTICS = "napari-rln optics"
 """Metadata key of the optics that a layer's file states, as of :meth:`Optics.as_json`."""
 

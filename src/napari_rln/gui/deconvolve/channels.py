@@ -6,7 +6,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.gui.events import follow
-from napari_rln.gui.layers import CHANNEL, is_image, is_psf, optics_of
+from napari_rln.gui.layers import CHANNEL, SERIES, is_image, is_psf, optics_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import LayerPicker
 
@@ -99,6 +99,7 @@ def siblings(viewer: ViewerModel, image: Layer) -> list[Image]:
         and not is_psf(layer)
         and layer.source.path == path
         and CHANNEL in layer.metadata
+        and layer.metadata.get(SERIES) == image.metadata.get(SERIES)
         and layer.data.shape == image.data.shape
     ]
 

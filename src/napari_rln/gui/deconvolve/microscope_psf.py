@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Callable
-from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from napari.components import ViewerModel
@@ -14,11 +13,12 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.deconvolve.channels import Channels
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, Steps, Update
 from napari_rln.gui.layers import layer_data, optics_of, source_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.psf.from_microscope import psf_for
+from napari_rln.psf.from_optics import CompletedOptics, GivenOptics, complete_optics
 from napari_rln.psf.optics import Optics
 
 _NO_PSF = "No PSF yet: choose its layer above, or get one."
@@ -54,18 +54,18 @@ class MicroscopePsf(QWidget):
             optics = optics_of(layer)
             if optics is not None and optics.is_known:
                 image = source_of(layer, self._viewer.dims.point)
-                missing.append((image, optics.microscope()[0]))
+                missing.append((image, _completed(layer, optics)))
         if not missing:
             return None
 
         def steps() -> Steps[list[Volume]]:
             found = []
-            for number, (image, settings) in enumerate(missing):
+            for number, (image, known) in enumerate(missing):
                 yield Update(
                     Progress(activity="computing the PSF", done=number, total=len(missing))
                 )
-                psf = psf_for(image, settings)
-                found.append(replace(psf, name=f"PSF of {image.name}"))
+                name = f"PSF of {image.name}"
+                found.append(known.psf(image.voxel_um, image.shape[0], name))
             yield None
             return found
 
@@ -75,7 +75,7 @@ class MicroscopePsf(QWidget):
             done()
 
         names = ", ".join(image.name for image, _ in missing)
-        key = tuple((image.key, settings) for image, settings in missing)
+        key = tuple((image.key, known.settings) for image, known in missing)
         return BackgroundJob(f"PSF of {names}", steps, key=key, done=add)
 
     def _without_psf(self) -> list[Layer]:
@@ -111,17 +111,21 @@ class MicroscopePsf(QWidget):
         self.setVisible(shown)
         if shown:
             optics = optics_of(image)
-            self.note.setText(_NO_PSF if optics is None else _note(optics))
+            self.note.setText(_NO_PSF if optics is None else _note(image, optics))
             self.button.setVisible(optics is None or not optics.is_known)
 
 
-def _note(optics: Optics) -> str:
+def _completed(layer: Layer, optics: Optics) -> CompletedOptics:
+    """Return the microscope of a layer; raises a :class:`RlnError` if too little is known."""
+    advice = " on the page PSF, or choose a PSF"
+    return complete_optics(optics, GivenOptics(), name=layer.name, otherwise=advice)
+
+
+def _note(layer: Layer, optics: Optics) -> str:
     """Return what the file states, what is assumed, or what is missing, as rich text."""
     try:
-        settings, assumed = optics.microscope()
+        known = _completed(layer, optics)
     except RlnError as error:
-        return html.escape(f"{_NO_PSF} {str(error)[:1].upper()}{str(error)[1:]}")
-    nm = round(1000 * settings.wavelength_um)
-    text = f"<i>Run</i> computes the PSF from the file: {settings.modality}, NA {settings.na:g}, "
-    text += f"emission {nm} nm."
-    return f"{text} Assumed: {html.escape('; '.join(assumed))}." if assumed else text
+        return html.escape(f"{_NO_PSF} {with_labels(str(error))}")
+    lines = (html.escape(f"{line[:1].upper()}{line[1:]}.") for line in known.lines())
+    return " ".join(["<i>Run</i> computes the PSF.", *lines])

@@ -1,5 +1,6 @@
 """Choice of the destination of results: memory, or files for images larger than memory."""
 
+import math
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,15 +9,17 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.machine import available_bytes
 from napari_rln.engine.execution import Execution, Output, OutputFormat
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import Collapsible, fill
-from napari_rln.io.paths import check_folder, is_zarr
+from napari_rln.io.paths import check_folder, is_microscope_name, is_zarr
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"
+_BYTES_PER_VOXEL = 200  # of an image that is deconvolved in memory, roughly
 _NOT_IN_NAMES = dict.fromkeys(map(ord, '/\\:*?"<>|'), "-")
 
 
@@ -95,10 +98,16 @@ class ResultDestination(QWidget):
         return bool(self.box.currentText() == ON_DISK)
 
     def suggest_for(self, image: LayerImage) -> None:
-        """Choose disk for an image on disk, and its folder, unless the user has chosen."""
-        if not self._chosen_by_user:
-            self.box.setCurrentText(IN_MEMORY if image.in_memory else ON_DISK)
+        """Choose disk for an image on disk, and its folder, unless the user has chosen.
+
+        A microscope's file that fits into the memory several times is deconvolved there.
+        """
         path = path_of(image.layer)
+        if not self._chosen_by_user:
+            needed = _BYTES_PER_VOXEL * math.prod(image.shape)
+            is_small = is_microscope_name(path) and needed < available_bytes()
+            in_memory = image.in_memory or is_small
+            self.box.setCurrentText(IN_MEMORY if in_memory else ON_DISK)
         # Without a file the user has to choose the folder.
         if path.exists() and (path.is_absolute() or image.layer.source.path):
             folder = path.absolute().parent
