@@ -1,5 +1,6 @@
 """The microscope that follows from what a file states, the user gives, and is assumed."""
 
+import numpy as np
 import pytest
 
 from napari_rln.core.errors import RlnError
@@ -77,6 +78,16 @@ def test_what_is_given_replaces_what_is_stated_and_each_has_its_source():
     }  # fmt: skip
     with pytest.raises(RlnError, match="2 values but there is a channel 2"):
         complete_optics(WHOLE, given, channel=2)
+
+
+def test_the_psf_of_a_plane_is_a_plane():
+    known = complete_optics(WHOLE, GivenOptics())
+    plane, stack = known.psf(VOXEL_UM, 1), known.psf(VOXEL_UM, 9)
+    assert plane.shape == (1, *plane.shape[1:])
+    middle = stack.data[stack.shape[0] // 2]
+    n = (np.array(middle.shape) - plane.shape[1:]) // 2
+    middle = middle[n[0] : n[0] + plane.shape[1], n[1] : n[1] + plane.shape[2]]
+    np.testing.assert_allclose(plane.data[0], middle / middle.sum(), atol=1e-5)
 
 
 def test_a_contradiction_names_both_values():

@@ -169,4 +169,5 @@ def test_immersions_by_name(word, index):
 
 def test_values_that_no_microscope_has_are_unknown():
     assert optics_of(na=9999, wavelength_um=0.0, pinhole_au=-1, immersion_index="1,5") == Optics()
+    assert optics_of(pinhole_au=600).pinhole_au == 20  # wide open
     assert optics_of(na=1.4, immersion_index=1.33) == Optics(na=1.4)  # below the aperture

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.volume import VoxelUm
 from napari_rln.io.lazy import MOST_PLANES, OpenedImage, Pieces, choose_image, places_of, rgb_error
+from napari_rln.io.metadata import completed
 from napari_rln.io.paths import title
 from napari_rln.io.stated_optics import (
     channel_name,
@@ -261,10 +262,9 @@ def _voxel_um(root: ElementTree.Element, planes: int) -> VoxelUm | None:
         item.get("Id"): number(item.findtext("Value"))
         for item in root.iterfind("Metadata/Scaling/Items/Distance")
     }
-    z, y, x = (round(1e6 * abs(n), 9) if (n := sizes.get(a)) else None for a in "ZYX")
-    if planes == 1 and z is None:
-        z = y  # a single plane has no step; its depth is not used
-    return None if z is None or y is None or x is None else (z, y, x)
+    return completed(
+        [round(1e6 * abs(n), 9) if (n := sizes.get(a)) else None for a in "ZYX"], planes
+    )
 
 
 def _optics(root: ElementTree.Element) -> list[Optics]:

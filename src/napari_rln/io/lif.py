@@ -9,9 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import VoxelUm
 from napari_rln.io.lazy import OpenedImage, choose_image, rgb_error
-from napari_rln.io.metadata import um_per
+from napari_rln.io.metadata import completed, um_per
 from napari_rln.io.paths import title
 from napari_rln.io.stated_optics import (
     channel_name,
@@ -58,7 +57,7 @@ def open_lazily(path: Path, series: int | None = None) -> OpenedImage:
     return OpenedImage(
         array,
         axes,
-        _voxel_um(steps, lengths.get("Z", 1)),
+        completed([steps.get(axis) for axis in "ZYX"], lengths.get("Z", 1)),
         name,
         files=lambda: (path,),
         images=len(images),
@@ -95,13 +94,6 @@ def _layout(
     sides.sort(key=lambda side: side[0], reverse=True)
     strides, letters, shape = zip(*sides, strict=True)
     return "".join(letters), shape, strides, steps
-
-
-def _voxel_um(steps: dict[str, float], planes: int) -> VoxelUm | None:
-    z, y, x = (steps.get(axis) for axis in "ZYX")
-    if planes == 1 and z is None:
-        z = y  # a single plane has no step; its depth is not used
-    return None if z is None or y is None or x is None else (z, y, x)
 
 
 def _optics(element: ElementTree.Element, channels: int) -> list[Optics]:

@@ -5,7 +5,7 @@ LSM's or Micro-Manager's. Resolution tags of a plain TIFF are mostly dots per in
 are ignored.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
@@ -51,11 +51,11 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm |
         step, pixel = (number(summary.get(key)) for key in ("z-step_um", "PixelSize_um"))
         others = (abs(step) if step else None, pixel or None, pixel or None)
         sizes = [known or other for known, other in zip(sizes, others, strict=True)]
-    return _completed(sizes, planes)
+    return completed(sizes, planes)
 
 
-def _completed(sizes: Sizes, planes: int) -> VoxelUm | None:
-    """Return a voxel size of which all necessary components are known; else None."""
+def completed(sizes: Sequence[float | None], planes: int) -> VoxelUm | None:
+    """Return a voxel size (z, y, x) of which all necessary components are known; else None."""
     z, y, x = sizes
     if planes == 1 and z is None:
         z = y  # a single plane has no step; its depth is not used
@@ -120,7 +120,7 @@ def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None
 
     A volume of one plane needs no step.
     """
-    return _completed(_sizes_of_pixels(pixels), planes)
+    return completed(_sizes_of_pixels(pixels), planes)
 
 
 def _sizes_of_pixels(pixels: Mapping[str, Any]) -> Sizes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from napari_rln.core.volume import VoxelUm
 from napari_rln.io.lazy import OpenedImage, Pieces, choose_image, rgb_error
+from napari_rln.io.metadata import completed
 from napari_rln.io.paths import title
 from napari_rln.io.stated_optics import optics_of, per_channel, um_of_nm
 from napari_rln.psf.optics import Modality, Optics
@@ -82,9 +83,7 @@ def _voxel_um(volume: Any, planes: int) -> VoxelUm | None:
     """Return the voxel size (z, y, x) of nd2's structure ``Volume``; None if not calibrated."""
     known = zip(volume.axesCalibration, volume.axesCalibrated, strict=True)
     x, y, z = (abs(float(size)) if calibrated else None for size, calibrated in known)
-    if planes == 1:
-        z = z or y  # a single plane has no step; its depth is not used
-    return None if z is None or y is None or x is None else (z, y, x)
+    return completed([z, y, x], planes)
 
 
 def _frames(sizes: dict[str, int]) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_rln.core.volume import VoxelUm
 from napari_rln.io.lazy import OpenedImage, Pieces, places_of, rgb_error
-from napari_rln.io.metadata import um_per
+from napari_rln.io.metadata import completed, um_per
 from napari_rln.io.paths import title
 from napari_rln.io.stated_optics import channel_name, number, optics_of, per_channel, um_of_nm
 from napari_rln.psf.optics import Optics
@@ -107,7 +107,7 @@ def _voxel_um(settings: Settings, planes: int) -> VoxelUm | None:
         _length_um(pixel.get(f"{side}ConvertValue"), pixel.get(f"{side}Unit"))
         for side in ("Height", "Width")
     )
-    z = y if planes == 1 else None  # a single plane has no step; its depth is not used
+    z = None
     for number_of in range(8):
         axis = settings.get(f"Axis {number_of} Parameters Common", {})
         if axis.get("AxisCode") == "Z" and planes > 1:
@@ -117,7 +117,7 @@ def _voxel_um(settings: Settings, planes: int) -> VoxelUm | None:
             if step is None and None not in ends:
                 step = _length_um((ends[1] - ends[0]) / (planes - 1), unit)  # type: ignore[operator]
             z = step
-    return None if z is None or y is None or x is None else (z, y, x)
+    return completed([z, y, x], planes)
 
 
 def _length_um(value: object, unit: object) -> float | None:

@@ -52,6 +52,9 @@ def optics_of(**stated: Any) -> Optics:
     are the fields of :class:`Optics`, as numbers, text or None.
     """
     fields: dict[str, Any] = {}
+    pinhole = number(stated.get("pinhole_au"))
+    if pinhole is not None:  # wide open, it lets all light through
+        stated["pinhole_au"] = min(pinhole, _LIMITS["pinhole_au"][1])
     for name, value in stated.items():
         if name not in _LIMITS:
             fields[name] = " ".join(str(value).split()) if isinstance(value, str) else value

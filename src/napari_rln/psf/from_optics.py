@@ -102,11 +102,15 @@ class CompletedOptics:
         return (*named, *(f"assumed: {sentence}" for sentence in self.assumed))
 
     def psf(self, voxel_um: VoxelUm, planes: int | None, name: str = "computed PSF") -> Volume:
-        """Return the PSF, whose record tells the sources of its values.
+        """Return the PSF, whose record tells the sources of its values; of a plane for a plane.
 
         Parameters and errors are those of :func:`compute_psf`.
         """
         psf = compute_psf(self.settings, voxel_um, planes=planes, name=name)
+        if planes == 1 and self.settings.size is None:
+            _, height, width = psf.shape
+            in_focus = replace(self.settings, size=(1, height, width))
+            psf = compute_psf(in_focus, voxel_um, name=name)
         assert psf.record is not None
         sources = {"stated": self.stated, "given": self.given, "assumed": list(self.assumed)}
         if self.channel:
