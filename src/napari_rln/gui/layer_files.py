@@ -27,7 +27,7 @@ from napari_rln.io.lazy import OpenedImage
 from napari_rln.io.paths import is_microscope_name, is_zarr
 from napari_rln.io.volumes import read, write
 
-_COLOURS = ((0.49, "blue"), (0.56, "green"), (0.63, "red"), (10.0, "magenta"))
+_COLOURS = ((0.49, "bop blue"), (0.56, "green"), (0.63, "red"), (10.0, "magenta"))
 """Colours up to an emission wavelength in micrometres, each roughly that of the light."""
 
 

@@ -68,6 +68,7 @@ class _Group:
 
     inputs: Inputs
     shared: Shared | None
+    run: object = None  # of its last results: the same for the channels of one run
     is_new: bool = True  # whether there are results since the last comparison
     comparison: Comparison | None = None
     states: list[State] = field(default_factory=list)  # of the layers in its rows
@@ -86,6 +87,7 @@ class ComparePage(QWidget):
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
         self._groups: dict[str, _Group] = {}  # by the hash of the image
+        self._run: object = None  # the last one with results
         self.image = QComboBox(toolTip="<p>The image whose results are compared. Choose it.</p>")
         self.words = QLabel(_NOTHING, wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -145,7 +147,10 @@ class ComparePage(QWidget):
         self.image.blockSignals(True)
         if self.image.findData(key) < 0:
             self.image.addItem(result.inputs.image.name, key)
-        self.image.setCurrentIndex(self.image.findData(key))
+        if self._run is not result.run:
+            self._run = result.run
+            self.image.setCurrentIndex(self.image.findData(key))  # the first of a run
+        group.run = result.run
         self.image.blockSignals(False)
         if isinstance(result.stream, ResultStream):
             self.browser.add(result.stream)
@@ -194,7 +199,9 @@ class ComparePage(QWidget):
                 for each in verdicts(comparison, rld)
             )
             self._show_group()
-            self.compared.emit(words_of(group.verdicts), group.verdicts)
+            several = sum(each.run is group.run for each in self._groups.values()) > 1
+            title = inputs.image.name if several else ""
+            self.compared.emit(words_of(group.verdicts, title), group.verdicts)
 
         job = BackgroundJob(
             "comparison",
@@ -237,13 +244,31 @@ class ComparePage(QWidget):
     def arrange(self) -> None:
         """Show the chosen image and its results side by side, or on top of each other."""
         group = self._groups.get(self._key)
-        compared = self._compared(self._key)
         is_part = group is not None and group.inputs.image.box is not None
-        if not self.side_by_side.isChecked() or group is None or not compared:
+        if not self.side_by_side.isChecked() or not self._compared(self._key):
             self.panels.stop(keep_camera=is_part)
             return
-        shown = [group.inputs.image.layer, *compared, *self.maps.of(compared)]
-        self.panels.show(shown, keep_camera=is_part)  # the user moved it to the part
+        self.panels.show(self._panels(), keep_camera=is_part)  # the user moved it to the part
+
+    def _panels(self) -> list[list[Image]]:
+        """Return the panels of the chosen image: of all channels that were run with it, if any."""
+        channels = [
+            self._panels_of(key)
+            for key, group in self._groups.items()
+            if group.run is self._groups[self._key].run
+        ]
+        layers = self._viewer.layers
+        if len({len(panels) for panels in channels}) == 1:
+            together = [list(panel) for panel in zip(*channels, strict=True)]
+            order = [layers.index(layer) for panel in together for layer in panel]
+            if order == sorted(order):  # as napari's grid takes them
+                return together
+        return [[layer] for layer in self._panels_of(self._key)]
+
+    def _panels_of(self, key: str) -> list[Image]:
+        """Return an image, its results, registered references and maps."""
+        compared = self._compared(key)
+        return [self._groups[key].inputs.image.layer, *compared, *self.maps.of(compared)]
 
     def toggle_blink(self) -> None:
         """Show the other one of the two layers before and after."""
@@ -321,10 +346,11 @@ class ComparePage(QWidget):
         fill(QVBoxLayout(self), ScrollArea(content), margin=0)
 
 
-def words_of(found: tuple[Verdict, ...]) -> str:
+def words_of(found: tuple[Verdict, ...], title: str = "") -> str:
     """Return verdicts as rich text, one line each with a dot in the colour of its quality."""
     dot = "\N{BLACK CIRCLE}"
-    return "".join(
+    above = f'<p style="margin: 4px 0 0 0">{html.escape(title)}</p>' if title else ""
+    return above + "".join(
         f'<p style="margin: 2px 0"><span style="color: {_COLOURS[verdict.quality]}">{dot}</span> '
         f"<b>{html.escape(verdict.name)}</b> {html.escape(verdict.text)}</p>"
         for verdict in found

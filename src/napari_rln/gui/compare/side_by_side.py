@@ -31,13 +31,16 @@ class SideBySide(QObject):
         """Whether layers stand side by side."""
         return self._is_shown
 
-    def show(self, layers: Sequence[Image], *, keep_camera: bool = False) -> None:
-        """Show layers side by side.
+    def show(self, panels: Sequence[Sequence[Image]], *, keep_camera: bool = False) -> None:
+        """Show panels of layers side by side, in the order of the layers in napari.
+
+        All panels have the same number of layers, such as the channels of an image.
 
         When they stand side by side already the camera stays at its place, and its zoom changes
         only with the size of the panels. With ``keep_camera`` it stays in any case.
         """
         viewer, grid = self._viewer, self._viewer.canvas.grid
+        layers = [layer for panel in panels for layer in panel]
         was_shown, before = self._is_shown and grid.enabled, self._cells()
         for layer in viewer.layers:
             if layer in layers:
@@ -45,11 +48,11 @@ class SideBySide(QObject):
             elif layer.visible:
                 self._hidden.add(layer)
                 layer.visible = False
-        grid.stride = 1
-        grid.shape = (1, -1) if len(layers) <= _ONE_ROW else (-1, -1)
+        grid.stride = len(panels[0])
+        grid.shape = (1, -1) if len(panels) <= _ONE_ROW else (-1, -1)
         self._is_shown = True
         grid.enabled = True
-        self._name(layers)
+        self._name([panel[0] for panel in panels])
         if keep_camera:
             return
         if not was_shown:

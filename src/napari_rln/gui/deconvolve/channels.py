@@ -77,6 +77,8 @@ class Channels(QWidget):
             self.psfs[layer] = picker
             label = QLabel(_short(layer.name), toolTip=f"<p>{layer.name}</p>")
             rows.addRow(label, picker)
+        known = [optics_of(layer) for layer in (self._image, *others) if layer is not None]
+        self.all.setChecked(bool(others) and all(each and each.is_known for each in known))
         self.all.setText(f"All {len(others) + 1} channels of the file")
         self.setVisible(bool(others))
         self._on_all()

@@ -103,4 +103,5 @@ class FinishedResult:
     stream: LayerStream
     record: Record
     inputs: Inputs
-    shared: Shared | None = None  # what the methods of its run share
+    run: object  # the same for all methods and channels of one run
+    shared: Shared | None = None  # what the methods of its run on the image share

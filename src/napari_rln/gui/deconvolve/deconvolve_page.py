@@ -121,18 +121,21 @@ class DeconvolvePage(QWidget):
                     pass
                 self.jobs.add(psfs)
                 return
-        streams: dict[BackgroundJob, Stream] = {}
-        for inputs in self._inputs(methods):
-            streams |= self._jobs_of(inputs, methods)
+        # All channels by one method, then by the next: the layers of a panel follow each other.
+        run = object()
+        of_channels = [self._jobs_of(inputs, methods, run) for inputs in self._inputs(methods)]
+        streams = dict(pair for pairs in zip(*of_channels, strict=True) for pair in pairs)
         self.region.fix_visible(self.image.source("the image"))
         fresh = [job for job in streams if not self.jobs.is_under_way(job)]
         self.verdicts.setText("")
+        self.compare_button.setVisible(False)
         self._remember(methods)
         self.jobs.add(*(fresh or streams))
         self._streams |= {job: streams[job] for job in fresh}
 
     def show_verdicts(self, text: str, found: tuple[Verdict, ...]) -> None:
-        """Show the verdicts of a comparison, as rich text, and keep them in the history."""
+        """Add the verdicts of a comparison, as rich text, and keep them in the history."""
+        text = self.verdicts.text() + text
         self.verdicts.setText(text)
         self.verdicts.setVisible(bool(text))
         self.compare_button.setVisible(bool(text))
@@ -185,21 +188,25 @@ class DeconvolvePage(QWidget):
             )
         return self.psf.source("the PSF")
 
-    def _jobs_of(self, inputs: Inputs, methods: list[ChosenMethod]) -> dict[BackgroundJob, Stream]:
-        """Return the jobs of all methods on one image."""
+    def _jobs_of(
+        self, inputs: Inputs, methods: list[ChosenMethod], run: object
+    ) -> list[tuple[BackgroundJob, Stream]]:
+        """Return the jobs of all methods on one image in a run, with their layers."""
         views = self._views(inputs)
         if self.on_disk:
             sample = self.region.sample(inputs.image)
-            return dict(
-                job_on_disk(self._viewer, self._disk_run(inputs, method), sample, self._on_result)
+            return [
+                job_on_disk(
+                    self._viewer, self._disk_run(inputs, method), sample, run, self._on_result
+                )
                 for method in methods
-            )
+            ]
         # An earlier method keeps the estimates that a later one needs.
         shared = Shared(mark for chosen in methods for mark in chosen.method.marks)
-        return dict(
-            job_in_memory(self._viewer, inputs, views, method, shared, self._on_result)
+        return [
+            job_in_memory(self._viewer, inputs, views, method, shared, run, self._on_result)
             for method in methods
-        )
+        ]
 
     def _disk_run(self, inputs: Inputs, method: ChosenMethod) -> DiskRun:
         return DiskRun(

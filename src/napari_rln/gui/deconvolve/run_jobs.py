@@ -26,9 +26,13 @@ def job_in_memory(
     views: ViewLayers | None,
     method: ChosenMethod,
     shared: Shared,
+    run: object,
     finished: Finished,
 ) -> tuple[BackgroundJob, ResultStream]:
-    """Return the job of a method in memory, and its layer; ``finished`` takes the result."""
+    """Return the job of a method in memory, and its layer.
+
+    ``finished`` takes the result, with the ``run`` that it is part of.
+    """
     dual = "" if views is None else "dual "
     title = f"{inputs.image.name} \N{MIDDLE DOT} {dual}{method.name}"
     stream = ResultStream(viewer, inputs.image, title)
@@ -40,7 +44,7 @@ def job_in_memory(
     def finish(result: Volume) -> None:
         stream.finish(result)
         assert result.record is not None
-        finished(FinishedResult(stream, result.record, inputs, shared))
+        finished(FinishedResult(stream, result.record, inputs, run, shared))
 
     def stop(reason: str) -> None:
         name = " ".join([method.method.kind, *dual.split()])
@@ -51,27 +55,27 @@ def job_in_memory(
 
 
 def job_on_disk(
-    viewer: ViewerModel, run: DiskRun, sample: LayerImage, finished: Finished
+    viewer: ViewerModel, disk: DiskRun, sample: LayerImage, run: object, finished: Finished
 ) -> tuple[BackgroundJob, DiskResultStream]:
-    """Return the job of a run from disk to disk, and its layer.
+    """Return the job of a method from disk to disk, and its layer.
 
     Its result is compared with the image in a ``sample`` of it.
     """
-    inputs, image = run.inputs, run.inputs.image
+    inputs, image = disk.inputs, disk.inputs.image
     image.check_upright()
-    title = f"{image.name} \N{MIDDLE DOT} {run.chosen.name}"
+    title = f"{image.name} \N{MIDDLE DOT} {disk.chosen.name}"
     stream = DiskResultStream(viewer, image, title)
     sampled = dataclasses.replace(inputs, image=sample)
 
     def finish(result: DiskResult) -> None:
         stream.finish(result)
-        finished(FinishedResult(stream, result.record, sampled))
+        finished(FinishedResult(stream, result.record, sampled, run))
 
-    out = run.output.path
+    out = disk.output.path
     job = BackgroundJob(
         title,
-        run.deconvolve,
-        key=(inputs.key, run.chosen, out),
+        disk.deconvolve,
+        key=(inputs.key, disk.chosen, out),
         done=finish,
         stopped=lambda reason: stream.remove(),
         cancel_note=f"finished parts of {out.name} are kept, and Run continues it",
