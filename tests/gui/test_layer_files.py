@@ -27,7 +27,7 @@ def test_a_microscopes_file_is_read_by_planes(tmp_path, data):
     files.write_czi(tmp_path / "cells.czi", files.czi_planes(data), files.czi_xml())
     layers = _read(tmp_path / "cells.czi")
     assert [options["name"] for _, options, _ in layers] == ["cells DAPI", "cells EGFP"]
-    assert [options["colormap"] for _, options, _ in layers] == ["blue", "green"]
+    assert [options["colormap"] for _, options, _ in layers] == ["bop blue", "green"]
     for channel, (array, options, kind) in enumerate(layers):
         assert isinstance(array, da.Array)
         assert array.chunksize == (1, 12, 10)
@@ -68,5 +68,5 @@ def test_layers_of_ome_tiff_have_the_optics_of_their_channels(tmp_path, data):
     tifffile.imwrite(tmp_path / "a.ome.tif", data[0], metadata=metadata, photometric="minisblack")
     layers = _read(tmp_path / "a.ome.tif")
     assert [options["name"] for _, options, _ in layers] == ["a DAPI", "a Cy5"]
-    assert [options["colormap"] for _, options, _ in layers] == ["blue", "magenta"]
+    assert [options["colormap"] for _, options, _ in layers] == ["bop blue", "magenta"]
     assert layers[1][1]["metadata"][OPTICS]["wavelength_um"] == 0.67
