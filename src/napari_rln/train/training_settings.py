@@ -142,25 +142,25 @@ class TrainSettings:
     refine: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.0
     refine_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.002
     learning_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.02
-    schedule: Annotated[Literal["cosine", "paper"], {"label": "Learning rate over time"}] = "cosine"
+    schedule: Annotated[Literal["cosine", "paper"], {"label": "Rate over time"}] = "cosine"
     batch: Annotated[int, {"min": 1, "max": 1024, "label": "Patches per step"}] = 4
     patch: Annotated[int, {"min": 8, "max": 512, "label": "Patch size (voxels)"}] = 32
     margin: Annotated[int, {"min": 0, "max": RECEPTIVE_FIELD, "label": "Patch border (voxels)"}] = 0
-    fullness: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Least patch brightness"}] = 0.4
+    fullness: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Least brightness"}] = 0.4
     augment: Annotated[bool, {"label": "Mirror and turn patches"}] = True
-    mirror: Annotated[bool, {"label": "Average over mirrored images"}] = False
+    mirror: Annotated[bool, {"label": "Average mirrored images"}] = False
     loss: Annotated[Literal["relative", "paper"], {"label": "Measure of error"}] = "relative"
     clip: Annotated[float, {"min": 0.0, "max": 1e6, "label": "Limit of a step"}] = 5.0
     initial: Annotated[Literal["estimate", "paper"], {"label": "New weights"}] = "estimate"
     bn_momentum: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Statistics per step"}] = 0.1
-    frozen: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Fixed statistics, fraction"}] = 1.0
+    frozen: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Fixed statistics"}] = 1.0
     last_beta: Annotated[float, {"min": -10.0, "max": 10.0, "label": "Initial offset"}] = -1.0
     examples: Annotated[int, {"min": 1, "max": 100_000, "label": "Volumes, at most"}] = 48
     steps_per_example: Annotated[
         int, {"min": 1, "max": 10_000, "label": "Steps per new volume"}
     ] = 12
     shape: Annotated[tuple[int, int, int], {"label": "Volume z, y, x (voxels)"}] = (64, 64, 64)
-    normalisation: Annotated[NormalisationMethod, {"label": "Scaling of brightness"}] = "brightness"
+    normalisation: Annotated[NormalisationMethod, {"label": "Brightness"}] = "brightness"
     validate: Annotated[int, {"min": 0, "max": 1000, "label": "Test volumes"}] = 11
     validate_every: Annotated[int, {"min": 1, "max": 1_000_000, "label": "Steps between tests"}] = (
         100
