@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -33,9 +34,9 @@ from napari_rln.train import examples, learning_rate, pool, validation
 from napari_rln.train import state as run
 from napari_rln.train.batch_statistics import estimate_statistics
 from napari_rln.train.batches import Batch, draw_batch
-from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Symmetry, example
 from napari_rln.train.loop import train_model, train_model_iter
+from napari_rln.train.timing import Timing
 from napari_rln.train.training_set import training_set_of
 from napari_rln.train.training_settings import PRESETS, Quality, TrainReport, TrainSettings
 from napari_rln.train.validation import ValidationResult, validate
@@ -233,7 +234,7 @@ def test_phases_are_told_in_order(few):
     ended = _run(TINY)
     said = [(r.phase, r.step, r.total) for r in ended.reports]
     assert list(dict.fromkeys(said)) == [
-        ("examples", 1, 2), ("examples", 2, 2), ("baseline", 0, 1),
+        ("examples", 0, 2), ("examples", 1, 2), ("examples", 2, 2), ("baseline", 0, 1),
         *(("train", step, 4) for step in (1, 2, 3, 4)),
     ]  # fmt: skip
     examined = [r.step for r in ended.steps if r.quality is not None]
@@ -247,6 +248,65 @@ def test_phases_are_told_in_order(few):
     assert facts["best_step"] == ended.steps[-1].best_step == best.step
     assert facts["validation"]["network"]["psnr_db"] == best.quality.psnr_db
     assert {"image", "rld", "wiener_butterworth"} < set(facts["validation"])
+
+
+def test_the_time_left_is_known_from_the_first_volume_on(clock):
+    timed = _run(replace(TIMED, minutes=1.0, validate=2, validate_every=1000))
+    preparing = [report for report in timed.reports if report.phase != "train"]
+    before, first, *_, last = preparing
+    assert before.preparation_left is None
+    assert before.seconds_left == pytest.approx(60)
+    # Two volumes more of a second, then scores of the two held-out ones.
+    assert first.preparation_left == pytest.approx(2 + 2 * (1.4 + 0.1))
+    assert first.seconds_left == pytest.approx(60 - 1)
+    assert last.preparation_left < first.preparation_left
+    assert all(report.preparation_left is None for report in timed.steps)
+    by_steps = _run(replace(TINY, validate=1))
+    assert all(r.seconds_left is None for r in by_steps.reports if r.phase != "train")
+
+
+def test_the_first_volume_is_shown_at_once_and_the_present_weights_at_any_time(monkeypatch):
+    shown = {report.step: report.preview_now() for report in _shown_on_the_way(TINY)}
+    assert set(shown) == {1, 2, 3, 4}
+    assert not np.array_equal(shown[1].result[0], shown[4].result[0])
+    again = _run(TINY)
+    assert _same(again.model, _run(TINY).model)
+    early = [report for report in again.reports if report.phase == "examples"]
+    assert early[0].preview_now() is None
+    assert early[1].preview is not None
+    assert early[1].preview.result is None
+    assert early[1].preview.start[0].shape == early[1].preview.truth[0].shape == (16, 16)
+
+
+def _shown_on_the_way(settings):
+    for report in train_model_iter(training_set_of(settings, psf=PSF), settings):
+        if report.phase == "train":
+            yield report
+
+
+def test_nothing_is_computed_while_a_training_is_paused(few, monkeypatch):
+    begun, make = [], pool.example
+
+    def made_slowly(source, number, *options, **named):
+        begun.append(number)
+        time.sleep(0.05)
+        return make(source, number, *options, **named)
+
+    monkeypatch.setattr(pool, "example", made_slowly)
+    settings = replace(TINY, examples=400)
+    steps = train_model_iter(training_set_of(settings, psf=PSF), settings)
+    while next(steps).phase != "train":
+        pass
+    monkeypatch.setattr(pool, "_PREFETCH", 300)
+    next(steps)
+    time.sleep(0.3)  # the example that has begun is finished
+    before = len(begun)
+    time.sleep(0.5)
+    assert len(begun) == before < 300
+    next(steps)
+    time.sleep(0.3)
+    assert len(begun) > before
+    steps.close()
 
 
 def test_the_model_is_ready_for_use():
@@ -357,6 +417,7 @@ from napari_rln.train import validation
 from napari_rln.train.training_settings import PRESETS
 
 PRESETS["full"], run._STATISTICS = tests.TINY, 4
+validation._ITERATIONS, validation._WB_ITERATIONS = (2, 4), (1,)
 draw = pool.draw_batch
 
 def kill(examples, settings, symmetry, seed, **options):
@@ -667,17 +728,14 @@ def test_minutes_are_kept_to_where_steps_become_slow(clock, monkeypatch):
 
 
 def test_a_short_training_is_prepared_in_a_part_of_its_time(clock, monkeypatch):
-    """Of twenty held-out and eight first volumes, two of which take a second, a few."""
+    """Of twenty held-out and eight first volumes, each of which takes half a second, a few."""
     monkeypatch.setattr(pool, "FIRST", 8)
     settings = replace(TIMED, minutes=20 / 60, validate=20, examples=8, validate_every=1000)
-    training_set = training_set_of(settings, psf=PSF)
     for minutes, expected in ((1 / 3, (9, 3)), (0.05, (4, 3)), (5.0, (20, 8))):
         timed = replace(settings, minutes=minutes)
-        state = run.TrainingState(training_set, timed, "m", torch.device("cpu"), EstimateCache())
-        assert state._volumes_in_time(1.0) == expected
-        state.close()
+        assert Timing(timed).volumes_in_time(0.5, (20, 8)) == expected
     prepared = [r for r in _run(settings).reports if r.phase == "examples"]
-    assert len(prepared) == prepared[-1].total < 28
+    assert prepared[-1].step == prepared[-1].total < 28
 
 
 def test_an_interrupted_training_takes_its_minutes_once(clock, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.views import rotated
 from napari_rln.gui.training import model_list as models
 from napari_rln.gui.training import training_run as run
+from napari_rln.gui.training.expected_time import expected_time
 from napari_rln.gui.training.interrupted import InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.simulate.structures import StructureSettings
@@ -47,52 +49,137 @@ def dock(open_dock, viewer, library, monkeypatch):
     return widget
 
 
+PLANES = [f"training · {what}" for what in ("image", "initial estimate", "truth", "network now")]
+
+
 def test_a_training_is_plotted_and_its_model_listed(dock, library, idle):
-    viewer = dock.test_viewer
-    selected = viewer.layers.selection.active.name
+    assert "No training yet" in dock.page.phases.text()
     dock.bar.run_button.click()
-    assert dock.tabs.currentWidget() is dock.curves
+    assert dock.tabs.currentWidget() is dock.page
+    assert dock.page.phases.isVisibleTo(dock.page)
+    said = []
+    dock.jobs.reported.connect(lambda job, update: said.append(dock.bar.message.text()))
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
-    assert dock.curves.steps == [*range(1, 9)]
-    assert [step for step, _ in dock.curves.qualities] == [0, 4, 8]
-    names = [f"training · {what}" for what in ("input", "network now", "truth")]
-    planes = [viewer.layers[name] for name in names]
-    assert all(layer.data.shape == (32 + 2 + 32, 32) for layer in planes)
-    assert all(layer.scale == pytest.approx((0.1, 0.1)) for layer in planes)
-    assert viewer.layers.selection.active.name == selected
-    right = viewer.layers["bead"].extent.world[1][-1]
-    assert planes[0].translate[-1] > right  # beside the user's own
+    assert said[0] == "Training mine: preparing the PSF"
+    assert any(text.startswith("Training mine: preparing volume ") for text in said)
+    curves = dock.page.curves
+    assert curves.steps == [*range(1, 9)]
+    assert [step for step, _ in curves.qualities] == [0, 4, 8]
+    assert curves.isVisibleTo(dock.page)
     entry = {entry.name: entry for entry in library.entries()}["mine"]
     assert set(entry.validation) == {"network", "image", "rld", "wiener_butterworth"}
     assert dock.models.selected == "mine"
     assert "this network" in dock.models.details.text()
-    assert f"{entry.validation['network']['psnr_db']:.2f} dB" in dock.bar.message.text()
+    message = dock.bar.message.text()
+    assert f"{entry.validation['network']['psnr_db']:.1f} dB on test volumes" in message
+    assert f"best RLD reaches {entry.validation['rld']['psnr_db']:.1f} dB" in message
     assert not checkpoint_of(library, "mine").exists()
     assert library.load("mine").record.inputs["psf layer"] == "bead_psf"
+    assert not dock.page.stop_button.isVisibleTo(dock.page)
+
+    used = []
+    dock.use_requested.connect(used.append)
+    dock.page.use_button.click()
+    dock.models.select("universal")
+    dock.models.use_button.click()
+    assert used == ["mine", "universal"]
+
+
+def test_a_preview_leaves_the_users_view_as_it_was(dock, qtbot, idle):
+    """Hidden and restored layers, camera, sliders and grid; the selection is never changed."""
+    viewer = dock.test_viewer
+    image, psf = viewer.layers["bead"], viewer.layers["bead_psf"]
+    psf.visible = False
+    viewer.layers.selection = {image}
+    viewer.dims.current_step, viewer.canvas.grid.enabled = (7, 3, 5), True
+    viewer.scene.camera.zoom, viewer.scene.camera.center = 37.0, (0.0, 1.25, 2.5)
+    chosen = []
+    viewer.layers.selection.events.active.connect(lambda event: chosen.append(event.value))
+    dock.form.training.fields["steps"].value = 5000
+    dock.form.training.fields["validate_every"].value = 1000
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: all(name in viewer.layers for name in PLANES), timeout=60000)
+    planes = [viewer.layers[name] for name in PLANES]
+    assert all(layer.data.shape == (32 + 2 + 32, 32) for layer in planes)
+    assert all(layer.scale == pytest.approx((0.1, 0.1)) for layer in planes)
+    assert planes[0].translate[-1] > image.extent.world[1][-1]
+    assert not image.visible
+    assert {*viewer.layers.selection} == {image}
+    assert chosen[-1:] in ([], [image])
+    first = viewer.layers["training · network now"].data
+    qtbot.waitUntil(
+        lambda: not np.array_equal(viewer.layers["training · network now"].data, first, True),
+        timeout=30000,
+    )  # it follows the training, also between tests
+
+    viewer.scene.camera.zoom = 5.0  # to see more of the preview
+    dock.page.view_button.click()
+    assert not any(name in viewer.layers for name in PLANES)
+    assert (image.visible, psf.visible) == (True, False)
+    assert viewer.dims.current_step == (7, 3, 5)
+    assert viewer.canvas.grid.enabled
+    assert (viewer.scene.camera.zoom, *viewer.scene.camera.center[1:]) == (37.0, 1.25, 2.5)
+    qtbot.wait(3500)
+    assert not any(name in viewer.layers for name in PLANES)  # the user is not disturbed
+
+    dock.page.show_button.click()
+    qtbot.waitUntil(lambda: all(name in viewer.layers for name in PLANES), timeout=10000)
+    psf.visible = True  # the user looks at a layer of his own
+    viewer.scene.camera.zoom = 11.0
+    dock.page.stop_button.click()
+    idle(dock.jobs)
+    assert not any(name in viewer.layers for name in PLANES)
+    assert (image.visible, psf.visible) == (True, True)
+    assert viewer.scene.camera.zoom == 11.0
+
+
+def test_the_time_of_a_training_is_known_before_and_measured(dock, idle):
+    form = dock.form
+    assert form.time.text().startswith("About ")
+    assert "of preparation" in form.time.text()
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    settings = form.training.settings(device="cpu")
+    measured = expected_time(settings, (25, 25, 25))
+    more = expected_time(dataclasses.replace(settings, steps=80), (25, 25, 25))
+    assert more.training == pytest.approx(10 * measured.training)
+    assert more.preparation == measured.preparation
+    timed = dataclasses.replace(settings, steps=None, minutes=4.0)
+    whole = expected_time(timed, (25, 25, 25))
+    assert whole.preparation + whole.training == pytest.approx(240)
 
 
 def test_stop_keeps_the_best_also_while_paused(dock, library, qtbot, idle):
     dock.form.training.fields["steps"].value = 5000
     dock.bar.run_button.click()
-    qtbot.waitUntil(lambda: len(dock.curves.qualities) > 1, timeout=60000)
+    page = dock.page
+    assert not page.stop_button.isVisibleTo(page)  # there is no model yet
+    qtbot.waitUntil(lambda: len(page.curves.qualities) > 1, timeout=60000)
     dock.bar.pause_button.click()
     qtbot.waitUntil(lambda: dock.jobs.paused, timeout=5000)
-    before = len(dock.curves.steps)
-    qtbot.wait(300)
-    assert len(dock.curves.steps) == before
-    dock.stop_button.click()
-    assert not dock.stop_button.isEnabled()
+    assert "is paused, nothing is computed" in dock.bar.message.text()
+    before, used = len(page.curves.steps), time.process_time()
+    qtbot.wait(500)
+    assert len(page.curves.steps) == before
+    assert time.process_time() - used < 0.4
+    dock.bar.pause_button.click()
+    qtbot.waitUntil(lambda: len(page.curves.steps) > before, timeout=5000)
+    dock.bar.pause_button.click()
+    qtbot.waitUntil(lambda: dock.jobs.paused, timeout=5000)
+    page.stop_button.click()
+    assert not page.stop_button.isEnabled()
     idle(dock.jobs)
     facts = library.load("mine").record.facts
     assert 0 < facts["steps"] < 5000
     assert facts["best_step"] <= facts["steps"]
     assert not dock.interrupted.isVisibleTo(dock)
+    assert page.use_button.isVisibleTo(page)
 
 
 def test_stopped_before_the_first_step_there_is_no_model(dock, library, idle):
     dock.bar.run_button.click()
-    dock.stop_button.click()
+    dock.stop()
     idle(dock.jobs)
     assert "there is no model yet" in dock.bar.message.text().lower()
     assert "mine" not in library.names()
@@ -114,12 +201,20 @@ def test_a_cancelled_training_is_resumed(dock, library, idle, in_step):
     dock.form.training.fields["steps"].value = 24
     dock.form.structures.fields["structures"].value = ("spheres", "filaments")
     cancelled_after_the_first_checkpoint(dock, library, idle)
-    assert "can be resumed" in dock.bar.message.text()
+    assert "its steps are kept. Press Resume" in dock.bar.message.text()
+    assert not any("training" in layer.name for layer in dock.test_viewer.layers)
     assert "mine, step" in dock.interrupted.box.currentText()
     dock.bar.run_button.click()  # the name is that of the interrupted training
     assert "resume or discard it" in dock.bar.message.text()
 
-    # As after a restart: other settings, and a renamed layer.
+    # As after a restart: the PSF is not open, then renamed; other settings.
+    dock.form.psf.layer = None
+    psf = dock.test_viewer.layers.pop(dock.test_viewer.layers.index("bead_psf"))
+    dock.test_viewer.layers.remove(dock.test_viewer.layers["bead"])
+    dock.interrupted.resume_button.click()
+    assert "was started with the PSF bead_psf, which is not open" in dock.bar.message.text()
+    dock.test_viewer.open_sample("napari-rln", "bead")
+    dock.test_viewer.add_layer(psf)
     dock.form.structures.fields["structures"].value = ("dots",)
     dock.form.training.fields["steps"].value = 10
     dock.test_viewer.layers["bead_psf"].name = "renamed"
@@ -209,8 +304,13 @@ def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
     assert not np.array_equal(first, second)
     assert len(viewer.layers) == 4
     idle(dock.pairs.jobs)
+    assert not viewer.layers["bead"].visible
     box = dock.form.image.box  # previews are not listed
     assert [box.itemText(i) for i in range(1, box.count())] == ["bead_psf", "bead"]
+    dock.form.back_button.click()
+    assert [layer.name for layer in viewer.layers] == ["bead_psf", "bead"]
+    assert viewer.layers["bead"].visible
+    assert not dock.form.back_button.isVisibleTo(dock.form)
 
 
 def test_presets_names_and_what_is_copied(dock, library):
@@ -251,6 +351,7 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
     )
     assert form.second.box.isEnabled()
     assert not form.second.psf.isVisibleTo(form)
+    form.more.open()
     form.second.box.setCurrentText("two, each")
     assert form.second.psf.isVisibleTo(form)
     form.second.psf.layer = viewer.layers["bead"]
@@ -284,7 +385,7 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
     assert 'rotation="y+90"' in QApplication.clipboard().text().replace("'", '"')
 
     cancelled_after_the_first_checkpoint(dock, library, idle)
-    assert "can be resumed" in dock.bar.message.text()
+    assert "its steps are kept" in dock.bar.message.text()
     form.second.form.fields["rotation"].value = "none"  # of the next training
     form.second.box.setCurrentText("one")
     dock.interrupted.resume_button.click()
@@ -372,7 +473,7 @@ def test_another_architecture_is_trained_for_comparison(dock, library, idle):
     form.architecture.setCurrentText("CARE")
     assert form.initial_model.currentText() == "new weights"
     assert not form.second.box.isEnabled()
-    assert "comparison with RLN" in form.explanation.text()
+    assert "to compare RLN with" in form.explanation.text()
     settings = form.training.settings()
     assert (settings.architecture, settings.variant) == ("care", "paper")
     dock.copy_button.copy_command()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +14,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
 from napari_rln.io.paths import atomic
 from napari_rln.train.estimates_on_disk import EstimateCache
-from napari_rln.train.training_settings import Quality, TrainSettings
+from napari_rln.train.training_settings import Baseline, Quality, TrainSettings
 
 _KEY = "napari-rln training"
 _METADATA = (
@@ -45,7 +45,8 @@ class Checkpoint:
     ``frozen`` tells whether the statistics of batch normalisation are; the losses are those of the
     last step, the moments those of the optimiser, by number of the weight. ``volumes`` are the
     numbers of held-out and of first examples, ``initial_errors`` those of the initial model on
-    the former, ``learning_rate`` is the state of the schedule, and ``seconds`` the duration so far.
+    the former, whose classical scores are ``baseline``, ``learning_rate`` is the state of the
+    schedule, and ``seconds`` the duration so far.
     """
 
     settings: dict[str, Any]
@@ -61,6 +62,7 @@ class Checkpoint:
     learning_rate: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     best: BestWeights | None = None
+    baseline: Baseline | None = None
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
         """Raise an RlnError with the names of the settings or inputs of another training."""
@@ -81,6 +83,7 @@ class Checkpoint:
         parts = {"network": self.weights}
         parts |= {f"adam.{number}": moments for number, moments in self.moments.items()}
         fields = {name: getattr(self, name) for name in _METADATA}
+        fields["baseline"] = self.baseline and asdict(self.baseline)
         if self.best is not None:
             best = self.best._asdict()
             parts["best"] = best.pop("weights")
@@ -114,6 +117,10 @@ class Checkpoint:
             if best is not None:
                 quality = Quality(**best.pop("quality"))
                 best = BestWeights(quality=quality, weights=_part(tensors, "best"), **best)
+            baseline = fields.pop("baseline", None)  # which earlier versions did not save
+            if baseline is not None:
+                scores = {kind: found and Quality(**found) for kind, found in baseline.items()}
+                fields["baseline"] = Baseline(**scores)
             return cls(**fields, weights=_part(tensors, "network"), moments=moments, best=best)
         except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise RlnError(

@@ -43,7 +43,11 @@ _SYMMETRIC = 0.05  # asymmetry up to which a PSF may be mirrored
 # ends, and mean factor and spread between the automatic stop and the best, measured over all PSFs.
 _INTERVAL, _PAST, _STOP_FACTOR, _STOP_SPREAD = 3, 1.2, 0.85, 0.4
 _SURELY_BELOW = 28.0  # predicted iterations, beyond which estimates of many are kept too
-_LARGEST_CROP = (63, 63, 63)  # of a PSF, voxels: larger ones are slow for little effect
+
+
+LARGEST_CROP = (63, 63, 63)
+"""Largest part of a PSF (z, y, x) in voxels that images are simulated with: larger ones are slow
+for little effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -472,7 +476,7 @@ def symmetry_of(psf: Volume) -> Symmetry:
 
 def cropped(psf: Volume) -> Volume:
     """Return the central part of a PSF, of at most the largest size, sum 1."""
-    if all(n <= most for n, most in zip(psf.shape, _LARGEST_CROP, strict=True)):
+    if all(n <= most for n, most in zip(psf.shape, LARGEST_CROP, strict=True)):
         return psf
-    data = centre_crop(psf.data, _LARGEST_CROP)
+    data = centre_crop(psf.data, LARGEST_CROP)
     return psf.with_data(data / data.sum())

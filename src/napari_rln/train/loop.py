@@ -76,8 +76,8 @@ def train_model_iter(
                 raise RlnError("`resume` needs a checkpoint to resume from; give `checkpoint`.")
             saved = Checkpoint.load(checkpoint)
             saved.check(as_dict(settings), training_set.inputs, checkpoint)
-            run.clock = Stopwatch(saved.seconds)  # the minutes are those of both parts
-        yield from run.clock.follow(_train(run, saved, checkpoint))
+            run.timing.clock = Stopwatch(saved.seconds)  # the minutes are those of both parts
+        yield from run.follow(_train(run, saved, checkpoint))
         model = run.model()
     if checkpoint is not None and not keep_checkpoint:
         discard(checkpoint)
@@ -91,7 +91,7 @@ def _train(
     if saved is not None:
         run.restore(saved)
     elif run.training_set.initial_model is not None and run.settings.validate:
-        yield run.validate_initial()
+        yield from run.validate_initial()
     while run.step < run.total:
         report = run.advance()
         if checkpoint is not None and run.due():

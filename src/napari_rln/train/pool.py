@@ -1,6 +1,7 @@
 """Pool of training examples, created in a background thread."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 
 from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.estimates_on_disk import EstimateCache
@@ -35,17 +36,38 @@ class Pool:
         self._futures: list[Future[Example]] = []
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="examples")
         self._closed = False
+        self._may_go_on = Event()
+        self._may_go_on.set()
         self.output_scale = 1.0
         self.first = min(FIRST, settings.examples)
 
     def close(self) -> None:
         """Stop creating examples; finished ones remain available."""
         self._closed = True
+        self._may_go_on.set()
         self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def hold(self) -> None:
+        """Begin no further example until :meth:`go_on`, or one is waited for."""
+        self._may_go_on.clear()
+
+    def go_on(self) -> None:
+        """Create the requested examples."""
+        self._may_go_on.set()
+
+    @property
+    def finished(self) -> int:
+        """Number of created examples."""
+        return sum(future.done() for future in self._futures)
 
     def example(self, number: int) -> Example:
         """Return a requested example, once created."""
-        return self._futures[number].result()
+        return self._created(self._futures[number])
+
+    def _created(self, future: Future[Example]) -> Example:
+        if not future.done():
+            self.go_on()
+        return future.result()
 
     def refine(self, network: Network) -> None:
         """Add the output of a network to the candidates of all examples, now and later.
@@ -67,23 +89,24 @@ class Pool:
         """Schedule the creation of the examples of a step and of the next ones."""
         if self._closed:
             return
-        count = min(self._needed(step) + _PREFETCH, self._settings.examples)
+        count = min(self.needed(step) + _PREFETCH, self._settings.examples)
         for number in range(len(self._futures), count):
             self._futures.append(self._workers.submit(self._training, number))
 
     def batch(self, step: int, *seed: int) -> Batch:
         """Return the batch of a step and a seed."""
         self.request(step)
-        needed = self._futures[: self._needed(step)]
+        needed = self._futures[: self.needed(step)]
         if self._closed:  # a cancelled training uses the finished ones
             needed = [f for f in needed if f.done() and not f.cancelled()]
-        examples = [future.result() for future in needed]
+        examples = [self._created(future) for future in needed]
         return draw_batch(
             examples, self._settings, self._source.symmetry, (self._settings.seed, *seed),
             refined=self._network is not None,
         )  # fmt: skip
 
-    def _needed(self, step: int) -> int:
+    def needed(self, step: int) -> int:
+        """Return the number of examples of a step."""
         more = step // self._settings.steps_per_example
         return min(self.first + more, self._settings.examples)
 
@@ -102,6 +125,7 @@ class Pool:
 
     def _training(self, number: int) -> Example:
         """Return an example to train on, with the network's output for a refinement."""
+        self._may_go_on.wait()
         if self._folder:
             made = self._folder.load(number, self.output_scale)
         else:

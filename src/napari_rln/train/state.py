@@ -1,6 +1,7 @@
 """State of a training between steps, and the step itself."""
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 from napari_rln.core.brightness import brightness
 from napari_rln.core.device import has_fast_bfloat16
 from napari_rln.core.errors import ComputeError
-from napari_rln.core.generators import Stopwatch, relay
+from napari_rln.core.generators import relay
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
 from napari_rln.core.volume import FloatArray
@@ -39,11 +40,13 @@ from napari_rln.train.loss import (
 )
 from napari_rln.train.pool import Pool
 from napari_rln.train.recipes import RECIPES
+from napari_rln.train.timing import Timing
 from napari_rln.train.training_set import TrainingSet
-from napari_rln.train.training_settings import EDGE, Baseline, TrainReport, TrainSettings
+from napari_rln.train.training_settings import EDGE, Baseline, Preview, TrainReport, TrainSettings
 from napari_rln.train.validation import (
     ValidationResult,
     baseline_iter,
+    first_look,
     preview,
     validate,
     with_output,
@@ -52,9 +55,6 @@ from napari_rln.train.validation import (
 _UNTIMED = 3  # first steps, which are slower
 _GUESS = 100 * WARM_UP  # total steps, until the first are timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
-_PREPARATION = 0.3  # of the minutes of a training, at most
-_AT_ONCE = 2  # examples that are created beside each other
-_LEAST = (4, 3)  # held-out and first examples of a training that is short of time
 _WORSE = 0.01  # of the logarithm of a held-out volume's error: 0.04 dB are tolerated
 _FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # candidate weights of the initial estimate
 _STEPS, _STATS = 0, 1  # streams of random numbers
@@ -75,10 +75,7 @@ class TrainingState:
         self.name, self.device = name, device
         self.step = 0
         self.total = settings.steps or _GUESS
-        self.clock = Stopwatch()
-        self._timed = 0.0  # time of a step in seconds
-        self._timed_from = 0
-        self._validation = self._validating = 0.0  # seconds of the last one, and of all since then
+        self.timing = Timing(settings)
         self._baseline: Baseline | None = None
         self._best: BestWeights | None = None
         self._last: dict[str, float] = {}
@@ -101,55 +98,58 @@ class TrainingState:
         """Stop creating examples."""
         self._pool.close()
 
+    def follow(
+        self, steps: Generator[TrainReport, None, None]
+    ) -> Generator[TrainReport, None, None]:
+        """Yield a training's reports, timed; between two of them nothing is computed."""
+        with closing(self.timing.clock.follow(steps)) as timed:
+            for report in timed:
+                self._pool.hold()
+                yield report
+                self._pool.go_on()
+
     def prepare(self, saved: Checkpoint | None) -> Generator[TrainReport, None, None]:
         """Create the held-out and the first examples, and the baseline of the former.
 
-        They are as many as in a saved state; else fewer where time is short.
+        They are as many as in a saved state, with those of its steps; else fewer where time is
+        short.
         """
-        initial, held_out = self.training_set.initial_model, self.settings.validate
+        timing, step = self.timing, 0
         if saved is not None:
-            held_out, self._pool.first = saved.volumes
-        self._pool.request(self.step)
-        while len(self._held_out) < held_out:
-            number = len(self._held_out)
+            timing.held_out, self._pool.first = saved.volumes
+            self._baseline, step = saved.baseline, saved.step
+        yield self._creating(step)
+        while (number := len(self._held_out)) < timing.held_out:
             self._held_out.append(self._pool.create(number, self.training_set.held_out))
             if number == 0 and saved is None and self.settings.steps is None:
-                held_out, self._pool.first = self._volumes_in_time(self.clock.seconds)
-            report = self._report("examples", number + 1, held_out + self._pool.first)
-            if number == 0 and initial is not None:
-                early = preview(
-                    self._inference_network(),
-                    self._held_out[0],
-                    refinement=self._inference_refinement(initial.refinement),
-                    estimate_weight=initial.estimate_weight,
-                    output_scale=initial.output_scale,
-                    step=self.network.step,
-                )
-                report = replace(report, preview=early)
-            yield report
-        bright = []
-        for number in range(self._pool.first):
-            bright.append(brightness(self._pool.example(number).target))
-            done = held_out + number + 1
-            yield self._report("examples", done, held_out + self._pool.first)
+                most = timing.held_out, self._pool.first
+                timing.held_out, self._pool.first = timing.volumes_in_time(timing.seconds, most)
+            report = self._creating(step)
+            self._pool.request(0)  # beside the others: alone the first is there sooner
+            yield report if number else replace(report, preview=first_look(self._held_out[0]))
+        self._pool.request(0)
+        yield from self._wait_for(self._pool.first, step)
         # Where the blur is a part of the network, ground truth and image have one scale.
         own_scale = self.settings.normalisation == "brightness" and not self.network.needs_psf
-        if initial is None and own_scale:
-            scale = round(median(bright), 4)
+        if self.training_set.initial_model is None and own_scale:
+            firsts = range(self._pool.first)
+            scale = round(median(brightness(self._pool.example(n).target) for n in firsts), 4)
             self._held_out = [
                 rescaled(made, scale / self._pool.output_scale) for made in self._held_out
             ]
             self._pool.rescale(scale)
-        self._baseline = yield from relay(
-            baseline_iter(self._held_out), lambda done: self._report("baseline", done, held_out)
-        )
+        self._pool.request(step)  # with that scale, as in an uninterrupted training
+        yield from self._wait_for(self._pool.needed(step), step)
+        if self._baseline is None:
+            self._baseline = yield from relay(baseline_iter(self._held_out), self._scoring)
 
-    def validate_initial(self) -> TrainReport:
+    def validate_initial(self) -> Generator[TrainReport, None, None]:
         """Validate the initial model as the first candidate, so that training cannot worsen it."""
+        report = self._scoring(len(self._held_out))
+        yield report
         if self.refinement is not None and not self._last_part:  # it is trained alone
             self._refine()
-        count = len(self._held_out)
-        return self._validated(self._report("baseline", count, count), initial=True)
+        yield self._validated(report, initial=True)
 
     def advance(self) -> TrainReport:
         """Perform one step and return its report."""
@@ -158,7 +158,7 @@ class TrainingState:
         if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
             self._freeze()
         if self.step == _UNTIMED:
-            self._time_from_here()
+            self.timing.from_here(self.step)
         rate = self._rate()
         for group in self._optimiser.param_groups:
             group["lr"] = rate
@@ -194,7 +194,7 @@ class TrainingState:
         facts: dict[str, Any] = {
             "steps": self.step,
             "total": self.total,
-            "seconds": round(self.clock.seconds, 1),
+            "seconds": round(self.timing.seconds, 1),
             "best_step": self._best.step if self._best else self.step,
             "device": str(self.device),
             "threads": torch.get_num_threads(),
@@ -244,7 +244,8 @@ class TrainingState:
             volumes=(len(self._held_out), self._pool.first),
             initial_errors=self._initial_errors,
             learning_rate=self._learning_rate.state(),
-            seconds=round(self.clock.seconds, 2),
+            baseline=self._baseline,
+            seconds=round(self.timing.seconds, 2),
         )
 
     def restore(self, saved: Checkpoint) -> None:
@@ -261,7 +262,7 @@ class TrainingState:
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": saved.moments, "param_groups": groups})
         self._pool.request(self.step)
-        self._time_from_here()
+        self.timing.from_here(self.step)
 
     def _network(self) -> Architecture:
         initial, settings = self.training_set.initial_model, self.settings
@@ -397,29 +398,13 @@ class TrainingState:
         total = self.total if self.refinement is None else self._last_part
         return self._learning_rate.at(self.step, total)
 
-    def _volumes_in_time(self, seconds: float) -> tuple[int, int]:
-        """Return how many held-out and first volumes fit the time, if one took so long.
-
-        So that a training of a minute takes a minute.
-        """
-        most = self.settings.validate, self._pool.first
-        count = _AT_ONCE * _PREPARATION * 60 * self.settings.minutes / seconds
-        fraction = min(1.0, count / sum(most))
-        held_out, first = (
-            min(n, max(least, round(fraction * n))) for n, least in zip(most, _LEAST, strict=True)
-        )
-        return held_out, first
-
     def _steps_in_time(self) -> int:
         """Return the number of steps that fits the time limit, from the time of those done."""
-        took = self.clock.seconds - self._timed - self._validating
-        each = took / (self.step - self._timed_from)
-        if self._held_out and not self._validation:
+        each = self.timing.each_step(self.step)
+        if self._held_out and not self.timing.validation:
             self._inference_network()  # compiles, once per machine
             self._validate()
-        each += self._validation / self.settings.validate_every
-        left = 60 * self.settings.minutes - self.clock.seconds - self._validation  # of the last
-        return max(self.step + 1, self.step + int(left / each))
+        return self.timing.steps_in_time(self.step, each)
 
     def _validated(self, report: TrainReport, *, initial: bool = False) -> TrainReport:
         """Return a report with the scores of the present weights, and keep the best weights.
@@ -443,7 +428,7 @@ class TrainingState:
         )
 
     def _validate(self) -> ValidationResult:
-        initial, began = self.training_set.initial_model, self.clock.seconds
+        initial, began = self.training_set.initial_model, self.timing.seconds
         whole = self.settings.variant == "paper" or self._refining
         fractions = {0.0} if whole else {*_FRACTIONS}
         if whole:
@@ -456,12 +441,8 @@ class TrainingState:
             output_scale=self._pool.output_scale,
             step=self.network.step,
         )
-        self._validation = self.clock.seconds - began
-        self._validating += self._validation
+        self.timing.add_validation(began)
         return result
-
-    def _time_from_here(self) -> None:
-        self._timed, self._timed_from, self._validating = self.clock.seconds, self.step, 0.0
 
     def _freeze(self) -> None:
         if self.step or self.training_set.initial_model is None:  # else those of that model
@@ -481,18 +462,67 @@ class TrainingState:
         weights = joined_weights(self.network, self.refinement if self._refining else None)
         return {k: v.detach().cpu().clone() for k, v in weights.items()}
 
+    def _wait_for(self, count: int, step: int) -> Generator[TrainReport, None, None]:
+        """Yield a report whenever one of a number of examples is created."""
+        while self._pool.finished < count:
+            self._pool.example(self._pool.finished)
+            yield self._creating(step)
+
+    def _creating(self, step: int) -> TrainReport:
+        """Return the report while the examples of a step are created."""
+        needed = self._pool.needed(step)
+        done = len(self._held_out) + min(self._pool.finished, needed)
+        return self._report("examples", done, self.timing.held_out + needed)
+
+    def _scoring(self, done: int) -> TrainReport:
+        """Return the report while the held-out examples are scored."""
+        return self._report("baseline", done, len(self._held_out))
+
+    def _preview(self) -> Preview:
+        """Return a preview by the present weights, of an example not trained on if there is one."""
+        initial, started = self.training_set.initial_model, self._refining or self.step
+        refinement = self.refinement if self._refining else None
+        if initial is not None and not started:
+            refinement = initial.refinement
+        source = self._best or initial
+        network = inference_of(self.network.eval(), self.device, psf=self._psf)
+        return preview(
+            network,
+            self._held_out[0] if self._held_out else self._pool.example(0),
+            refinement=self._inference_refinement(refinement),
+            estimate_weight=source.estimate_weight if source and not self._refining else 0.0,
+            output_scale=self._pool.output_scale,
+            step=self.network.step,
+        )
+
+    def _time_left(self, phase: str, step: int, total: int) -> tuple[float | None, float | None]:
+        """Return the seconds left, and those of the preparation alone."""
+        timing = self.timing
+        if phase == "train":
+            known = self.settings.steps or step > WARM_UP
+            timed = known and step > timing.timed_from >= _UNTIMED
+            return timing.steps_left(step, total) if timed else None, None
+        preparation: float | None
+        if phase == "baseline":
+            preparation = timing.scores_left(step)
+        else:
+            scored = self._baseline is not None
+            preparation = timing.volumes_left(step, total, scored=scored)
+        if self.settings.steps is not None:
+            return None, preparation
+        return max(60 * self.settings.minutes - timing.seconds, preparation or 0.0), preparation
+
     def _report(self, phase: Any, step: int, total: int, *, rate: float = 0.0) -> TrainReport:
-        left, last = None, self._last
-        known = self.settings.steps or step > WARM_UP
-        if phase == "train" and known and step > self._timed_from >= _UNTIMED:
-            each = (self.clock.seconds - self._timed) / (step - self._timed_from)
-            left = each * (total - step)
+        last = self._last
+        left, preparation_left = self._time_left(phase, step, total)
+        shows = bool(self._held_out) or self._pool.finished > 0
         return TrainReport(
             phase=phase,
             step=step,
             total=total,
-            seconds=self.clock.seconds,
+            seconds=self.timing.seconds,
             seconds_left=left,
+            preparation_left=preparation_left,
             learning_rate=rate,
             baseline=self._baseline,
             best_step=self._best.step if self._best else 0,
@@ -500,4 +530,5 @@ class TrainingState:
             mse=last.get("mse"),
             ssim=last.get("ssim"),
             e_mse=last.get("e_mse"),
+            _preview=self._preview if shows else None,
         )

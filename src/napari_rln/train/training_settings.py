@@ -31,118 +31,141 @@ class TrainSettings:
     Parameters
     ----------
     steps
-        Number of steps; none: set by ``minutes``.
+        Number of training steps; none: as many as fit ``minutes``. Leave it out to choose the time
+        instead.
     minutes
         Duration in minutes if ``steps`` is none, with the preparation; converted to a number of
-        steps from the time of the first ones, and corrected at every validation.
+        steps from the time of the first ones, and corrected at every test. Give more where the
+        quality still rises at the end.
     architecture
         Architecture of the network: rln; or, to compare it with, care, rcan (3D-RCAN), ddn
         (DenseDeconNet), ista and ista-large (ISTA-Net+), admm (ADMM-Net), kld (kernel learning
-        deconvolution), which start from the image.
+        deconvolution), which start from the image. Keep rln for a model to work with.
     variant
         Input of the network: a classical deconvolution with the PSF (started), or the image
-        (paper).
+        (paper). Keep started for a model that also serves similar PSFs.
     views
         Number of views: single, or two as their sum (averaged) or as two channels (concatenated).
-        The started variant starts from their joint deconvolution.
+        The started variant starts from their joint deconvolution. Choose two only for images taken
+        from two sides.
     start
         Back projector of the initial deconvolution; or ladder, several matched estimates from which
-        the number of iterations is predicted, not for the normalisation percentiles.
+        the number of iterations is predicted, not for the normalisation percentiles. Keep the
+        choice of the preset or initial model.
     start_iterations
         Number of accelerated iterations of the initial deconvolution, or auto (from the noise of
-        the image).
+        the image). Keep auto unless all your images have the same noise.
     start_beyond
-        Factor on the automatic number of iterations.
+        Factor on the automatic number of iterations. Raise it for a sharper and noisier input of
+        the network.
     refine
         Fraction of the steps, at the end, that train a refinement behind the network instead of
-        the network; 0: no refinement.
+        the network; 0: no refinement. Keep 0 unless you train for hours.
     refine_rate
-        Highest learning rate of these steps.
+        Highest learning rate of these steps. Lower it if the loss jumps.
     learning_rate
-        Highest learning rate, after warm-up.
+        How far each step changes the network, after the first steps. Lower it if the loss jumps or
+        the training diverges.
     schedule
-        Learning rate schedule: cosine, to 0 at the last step; or that of the architecture's authors
-        (paper), for rln 5 % less every 600 steps.
+        Learning rate over the training: cosine, to 0 at the last step; or that of the
+        architecture's authors (paper), for rln 5 % less every 600 steps. Keep cosine unless you
+        repeat the paper.
     batch
-        Patches per step.
+        Patches per step. Lower it if the memory does not suffice.
     patch
-        Side length of a patch in voxels, even.
+        Side length of a patch in voxels, even. Lower it if the memory does not suffice.
     margin
-        Border of patches in voxels that the loss excludes, since its context is cut off.
+        Border of patches in voxels that the loss excludes, since its context is cut off. Keep 0
+        unless results differ at the edges of tiles.
     fullness
         Minimum mean brightness of a patch, relative to its volume; dimmer ones are redrawn a few
-        times.
+        times. Lower it for sparse structures.
     augment
-        Mirror patches and exchange x and y as the PSF's symmetry allows.
+        Mirror patches and exchange x and y as the PSF's symmetry allows. Keep it on for more
+        variety from the same volumes.
     mirror
         Apply the trained network to mirrored images too, as the PSF's symmetry allows, and average
-        the results, at up to four times its time; not the paper's variant.
+        the results, at up to four times its time; not the paper's variant. Switch it off for a
+        faster model.
     loss
-        Loss function: the logarithm of each patch's own error and its structural similarity
-        (relative), in windows for a ladder; or that of the architecture's authors (paper).
+        Measure of error to reduce: the logarithm of each patch's own error and its structural
+        similarity (relative), in windows for a ladder; or that of the architecture's authors
+        (paper). Keep relative unless you repeat the paper.
     clip
-        Maximum norm of the gradient; 0: no limit.
+        Maximum norm of the gradient; 0: no limit. Lower it if the loss jumps.
     initial
         Initial weights: passing the initial estimate through (estimate), or random as in the
-        paper (paper).
+        paper (paper). Keep estimate for short trainings; an initial model replaces both.
     bn_momentum
-        Weight of a batch in the running statistics of batch normalisation.
+        Weight of a batch in the running statistics of batch normalisation. Keep the value of the
+        preset; it has no effect on fixed statistics.
     frozen
-        Fraction of the steps, at the end, with frozen statistics as in inference; 1: those of the
-        initial weights or model throughout.
+        Fraction of the steps, at the end, with fixed statistics of batch normalisation, as in
+        inference; 1: those of the initial weights or model throughout. Keep 1 unless you repeat the
+        paper.
     last_beta
-        Initial beta of the last batch normalisation; training lowers it slowly.
+        Initial beta of the last batch normalisation; training lowers it slowly. Keep the value of
+        the preset.
     examples
-        Maximum number of volumes, each created when first needed.
+        Maximum number of volumes, each created when first needed. Raise it for long trainings.
     steps_per_example
-        Number of steps between new examples.
+        Number of steps between new volumes. Raise it if drawing volumes delays the steps.
     shape
-        Size (Z, Y, X) of a synthetic volume in voxels.
+        Size (Z, Y, X) of a synthetic volume in voxels. Lower it for a faster preparation; it must
+        hold a patch.
     normalisation
         Normalisation: brightness preserves intensities; percentiles scales each patch and its
-        ground truth, as in the paper; photons is the square root of photons.
+        ground truth, as in the paper; photons is the square root of photons. Keep brightness unless
+        you repeat the paper.
     validate
-        Number of held-out volumes for selecting the best weights; 0 keeps the last weights.
-        Synthetic volumes cycle through the kinds of structures, 20 without haze.
+        Number of test volumes, held out from the training, for selecting the best weights; 0 keeps
+        the last weights. Synthetic volumes cycle through the kinds of structures, 20 without haze.
+        Lower it for a faster preparation.
     validate_every
-        Number of steps between validations.
+        Number of steps between tests on these volumes. Lower it to follow the quality more closely.
     seed
-        Seed of all random numbers.
+        Seed of all random numbers. Change it for other volumes; keep it to repeat a training.
     device
-        Device: auto, cpu, cuda, cuda:1, mps.
+        Device: auto, cpu, cuda, cuda:1, mps. Choose cpu if the memory of the GPU does not suffice.
     """
 
     steps: Annotated[int | None, {"min": 1, "max": 10_000_000}] = None
-    minutes: Annotated[float, {"min": 0.05, "max": 100_000.0}] = 5.0
+    minutes: Annotated[float, {"min": 0.05, "max": 100_000.0, "label": "Time (minutes)"}] = 5.0
     architecture: ArchitectureName = "rln"
     variant: Literal["started", "paper"] = "started"
     views: Views = "single"
-    start: StartMethod = "matched"
-    start_iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
-    start_beyond: Annotated[float, {"min": 0.1, "max": 10.0}] = 1.4
+    start: Annotated[StartMethod, {"label": "Initial estimate"}] = "matched"
+    start_iterations: Annotated[
+        int | Literal["auto"], {"min": 1, "max": 1000, "label": "Initial iterations"}
+    ] = "auto"
+    start_beyond: Annotated[float, {"min": 0.1, "max": 10.0, "label": "Factor on iterations"}] = 1.4
     refine: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.0
     refine_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.002
     learning_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.02
-    schedule: Literal["cosine", "paper"] = "cosine"
-    batch: Annotated[int, {"min": 1, "max": 1024}] = 4
-    patch: Annotated[int, {"min": 8, "max": 512}] = 32
-    margin: Annotated[int, {"min": 0, "max": RECEPTIVE_FIELD}] = 0
-    fullness: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.4
-    augment: bool = True
-    mirror: bool = False
-    loss: Literal["relative", "paper"] = "relative"
-    clip: Annotated[float, {"min": 0.0, "max": 1e6}] = 5.0
-    initial: Literal["estimate", "paper"] = "estimate"
-    bn_momentum: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.1
-    frozen: Annotated[float, {"min": 0.0, "max": 1.0}] = 1.0
-    last_beta: Annotated[float, {"min": -10.0, "max": 10.0}] = -1.0
-    examples: Annotated[int, {"min": 1, "max": 100_000}] = 48
-    steps_per_example: Annotated[int, {"min": 1, "max": 10_000}] = 12
-    shape: tuple[int, int, int] = (64, 64, 64)
-    normalisation: NormalisationMethod = "brightness"
-    validate: Annotated[int, {"min": 0, "max": 1000}] = 11
-    validate_every: Annotated[int, {"min": 1, "max": 1_000_000}] = 100
-    seed: Annotated[int, {"min": 0}] = 0
+    schedule: Annotated[Literal["cosine", "paper"], {"label": "Rate over time"}] = "cosine"
+    batch: Annotated[int, {"min": 1, "max": 1024, "label": "Patches per step"}] = 4
+    patch: Annotated[int, {"min": 8, "max": 512, "label": "Patch size (voxels)"}] = 32
+    margin: Annotated[int, {"min": 0, "max": RECEPTIVE_FIELD, "label": "Patch border (voxels)"}] = 0
+    fullness: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Least brightness"}] = 0.4
+    augment: Annotated[bool, {"label": "Mirror and turn patches"}] = True
+    mirror: Annotated[bool, {"label": "Average mirrored images"}] = False
+    loss: Annotated[Literal["relative", "paper"], {"label": "Measure of error"}] = "relative"
+    clip: Annotated[float, {"min": 0.0, "max": 1e6, "label": "Limit of a step"}] = 5.0
+    initial: Annotated[Literal["estimate", "paper"], {"label": "New weights"}] = "estimate"
+    bn_momentum: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Statistics per step"}] = 0.1
+    frozen: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Fixed statistics"}] = 1.0
+    last_beta: Annotated[float, {"min": -10.0, "max": 10.0, "label": "Initial offset"}] = -1.0
+    examples: Annotated[int, {"min": 1, "max": 100_000, "label": "Volumes, at most"}] = 48
+    steps_per_example: Annotated[
+        int, {"min": 1, "max": 10_000, "label": "Steps per new volume"}
+    ] = 12
+    shape: Annotated[tuple[int, int, int], {"label": "Volume z, y, x (voxels)"}] = (64, 64, 64)
+    normalisation: Annotated[NormalisationMethod, {"label": "Brightness"}] = "brightness"
+    validate: Annotated[int, {"min": 0, "max": 1000, "label": "Test volumes"}] = 11
+    validate_every: Annotated[int, {"min": 1, "max": 1_000_000, "label": "Steps between tests"}] = (
+        100
+    )
+    seed: Annotated[int, {"min": 0, "label": "Random seed"}] = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -277,12 +300,13 @@ class Baseline:
 class Preview:
     """Preview of a held-out volume: its middle planes (Y, X) and (Z, X) in normalised units.
 
-    Of image, initial estimate, present result and ground truth.
+    Of image, initial estimate, present result and ground truth. There is no initial estimate where
+    the network starts from the image, and no result before the network is applied.
     """
 
     image: tuple[FloatArray, FloatArray]
-    start: tuple[FloatArray, FloatArray]
-    result: tuple[FloatArray, FloatArray]
+    start: tuple[FloatArray, FloatArray] | None
+    result: tuple[FloatArray, FloatArray] | None
     truth: tuple[FloatArray, FloatArray]
 
 
@@ -299,7 +323,10 @@ class TrainReport:
         Number done and in total, of the phase. The total of steps is a guess until the first are
         timed.
     seconds, seconds_left
-        Computing time since the start, without pauses, and remaining.
+        Computing time since the start, without pauses, and remaining, where known.
+    preparation_left
+        Time until the first step in seconds, from the volumes created so far; none before any, and
+        in training.
     learning_rate
         Learning rate of the last step.
     loss, mse, ssim, e_mse
@@ -311,7 +338,8 @@ class TrainReport:
     best_step
         Step of the best weights so far; 0 before any, or for those of the initial model.
     preview
-        Preview directly after a validation, and early for an initial model.
+        Preview directly after a validation, and, without a result, of the first volume as soon as
+        it exists.
     """
 
     phase: Literal["examples", "baseline", "train"]
@@ -319,6 +347,7 @@ class TrainReport:
     total: int
     seconds: float
     seconds_left: float | None = None
+    preparation_left: float | None = None
     learning_rate: float = 0.0
     loss: float | None = None
     mse: float | None = None
@@ -329,6 +358,15 @@ class TrainReport:
     best_step: int = 0
     preview: Preview | None = None
     _model: Callable[[], Model] | None = field(default=None, repr=False, compare=False)
+    _preview: Callable[[], Preview] | None = field(default=None, repr=False, compare=False)
+
+    def preview_now(self) -> Preview | None:
+        """Return a preview by the present weights, none before the first volume.
+
+        It takes a fraction of a second, which is not counted as computing time. Call it before the
+        next report is requested.
+        """
+        return self._preview() if self._preview else None
 
     def model(self) -> Model:
         """Return the best model so far, also of a cancelled training.

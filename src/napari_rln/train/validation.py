@@ -228,7 +228,12 @@ def _image(example: Example) -> FloatArray:
     return first if example.second is None else 0.5 * (first + example.second.image.data)
 
 
-def _preview(example: Example, result: FloatArray) -> Preview:
+def first_look(example: Example) -> Preview:
+    """Return the preview of an example before a network is applied."""
+    return _preview(example, None)
+
+
+def _preview(example: Example, result: FloatArray | None) -> Preview:
     z, y = example.x.shape[0] // 2, example.x.shape[1] // 2
 
     def planes(volume: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -236,7 +241,7 @@ def _preview(example: Example, result: FloatArray) -> Preview:
 
     return Preview(
         image=planes(example.in_units_of_target(example.x)),
-        start=planes(example.in_units_of_target(example.E0)),
-        result=planes(result),
+        start=None if example.from_image else planes(example.in_units_of_target(example.E0)),
+        result=None if result is None else planes(result),
         truth=planes(example.target),
     )

@@ -1,15 +1,15 @@
 """Layers of training examples: a synthetic pair, and planes of a held-out volume.
 
-They are placed to the right of the user's layers, and keep the selection.
+They are placed to the right of the user's layers, which are hidden meanwhile.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Layer
-from qtpy.QtCore import QObject, QTimer
+from napari.layers import Image
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_rln.core.volume import FloatArray, VoxelUm
 from napari_rln.gui import preferences
@@ -17,6 +17,7 @@ from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layers import DISPLAY_ONLY, contrast_limits, layer_data, units_um
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.training.training_form import TrainingForm
+from napari_rln.gui.training.users_view import UsersView
 from napari_rln.simulate.imaging import Pair
 from napari_rln.train.training_settings import Preview
 
@@ -25,27 +26,65 @@ _FILL = 0.9  # of the canvas
 _PAUSE_MS = 30  # between adding two layers
 _WAIT_MS = 400  # from a change of the structures to another preview, as more may follow
 _PAIR = tuple(f"preview \N{MIDDLE DOT} {what}" for what in ("image", "second view", "truth"))
-_SECOND = _PAIR[1]  # optional
-_PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "network now", "truth"))
+_IMAGE, _START, _NOW, _TRUTH = (
+    f"training \N{MIDDLE DOT} {what}"
+    for what in ("image", "initial estimate", "network now", "truth")
+)
+
+_Layers = dict[str, tuple[FloatArray, dict[str, Any]]]  # arrays and layer options by name
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Places beside each other in which layers are shown: names, top, left and width each."""
+
+    names: tuple[str, ...]
+    corner: tuple[float, float]
+    width: float
+
+    def left_of(self, name: str) -> float:
+        """Return the left side of a place in micrometres."""
+        return self.corner[1] + self.names.index(name) * (1 + _GAP) * self.width + self._gap
+
+    @property
+    def right(self) -> float:
+        """Right side of all places in micrometres."""
+        return self.left_of(self.names[-1]) + self.width
+
+    @property
+    def _gap(self) -> float:
+        return _GAP * self.width
 
 
 class ExampleLayers(QObject):
-    """The example layers of a dock in a viewer."""
+    """The example layers of a dock in a viewer: a pair, or the planes of a training.
+
+    The planes are shown while ``following`` and no pair is shown.
+    """
+
+    changed = Signal()  # shown, or removed
 
     def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
         self._viewer = viewer
+        self._view = UsersView(viewer, self)
+        self.following = True
         self._layers: dict[str, Image] = {}
+        self._row = _Row((), (0.0, 0.0), 0.0)
         # Adding a layer blocks napari for up to 0.1 s; other events are handled in between.
         self._to_add: list[Image] = []
-        self._selected: set[Layer] = set()
         self._add_timer = QTimer(self, singleShot=True, interval=_PAUSE_MS)
         self._add_timer.timeout.connect(self._add_next)
 
     @property
     def has_pair(self) -> bool:
         """Whether a pair is shown."""
-        return all(self._is_shown(name) for name in _PAIR if name != _SECOND)
+        return self._row.names[:1] == _PAIR[:1]
+
+    @property
+    def has_planes(self) -> bool:
+        """Whether planes of a training are shown."""
+        return self._row.names[:1] == (_IMAGE,)
 
     def show_pair(self, pair: Pair) -> None:
         """Show a pair side by side, with its middle at the displayed plane."""
@@ -54,71 +93,91 @@ class ExampleLayers(QObject):
         at = point[-3] * self._unit_um() - middle if len(point) > 2 else 0.0
         volumes = zip(_PAIR, (pair.image, pair.second, pair.truth), strict=True)
         layers = {name: layer_data(volume)[:2] for name, volume in volumes if volume is not None}
-        self._show(_PAIR, layers, at)
+        self._show(tuple(layers), layers, at)
 
     def show_preview(self, preview: Preview, voxel_um: VoxelUm) -> None:
-        """Show planes of the input, the network's current output and the truth."""
-        ratio = voxel_um[0] / voxel_um[2]
-        arrays = [
-            _mosaic(*planes, ratio) for planes in (preview.image, preview.result, preview.truth)
-        ]
-        limits = contrast_limits(preview.image), contrast_limits(preview.truth)
+        """Show planes of image, initial estimate, the network's present result and the truth."""
+        if not self.following or self.has_pair:
+            return
+        found = {
+            _IMAGE: preview.image,
+            _START: preview.start,
+            _NOW: preview.result,
+            _TRUTH: preview.truth,
+        }
+        limits = dict.fromkeys(found, contrast_limits(preview.truth))
+        limits[_IMAGE] = contrast_limits(preview.image)
         plain: dict[str, Any] = {
             "scale": voxel_um[1:],
             "units": ("um", "um"),
             "axis_labels": ("y", "x"),
         }
-        options = [plain | {"contrast_limits": limits[i]} for i in (0, 1, 1)]
-        layers = zip(arrays, options, strict=True)
-        self._show(_PLANES, dict(zip(_PLANES, layers, strict=True)))
+        ratio = voxel_um[0] / voxel_um[2]
+        layers = {
+            name: (_mosaic(*planes, ratio), plain | {"contrast_limits": limits[name]})
+            for name, planes in found.items()
+            if planes is not None
+        }
+        # The network's result comes later than the others, and has its place from the start.
+        names = tuple(name for name in found if name in layers or name == _NOW)
+        self._show(names, layers)
 
-    def _show(
-        self,
-        group: Sequence[str],
-        layers: dict[str, tuple[FloatArray, dict[str, Any]]],
-        *translate: float,
-    ) -> None:
-        """Show arrays with layer options, by name, as one group.
+    def back(self) -> None:
+        """Remove the examples for the user, who wants to see no more of a training."""
+        self.following = False
+        self.leave()
 
-        If the group differs from the displayed one, all its layers are replaced.
+    def leave(self) -> None:
+        """Remove the examples, and restore the user's view."""
+        self._remove()
+        self._view.restore()
+        self.changed.emit()
+
+    def _show(self, names: tuple[str, ...], layers: _Layers, *translate: float) -> None:
+        """Show arrays with layer options, by name, in places with names.
+
+        If the places differ from the present ones, all layers are replaced.
         """
-        if [name for name in group if self._is_shown(name)] == [*layers]:
-            for name, (data, options) in layers.items():
-                _update(self._layers[name], data, options)
-            return
-        self._remove(group)
-        if not self._to_add:
-            self._selected = {*self._viewer.layers.selection}
-        self._viewer.canvas.grid.enabled = False  # the grid would separate them
-        top, right = self._corner()
-        left = right
+        data, options = next(iter(layers.values()))
+        width = data.shape[-1] * options["scale"][-1]
+        self._view.leave()
+        if (names, width) != (self._row.names, self._row.width) or self._are_removed():
+            self._remove()
+            self._row = row = _Row(names, self._corner(), width)
+            height = data.shape[-2] * options["scale"][-2]
+            self._look_at(row.corner, (height, row.right - row.corner[1]))
         for name, (data, options) in layers.items():
-            width = data.shape[-1] * options["scale"][-1]
-            right += _GAP * width
-            place = options | {"name": name, "translate": (*translate, top, right)}
-            place["metadata"] = _metadata(options)
-            self._layers[name] = Image(data, **place)
+            if name in self._layers:
+                _update(self._layers[name], data, options)
+                continue
+            place = (*translate, self._row.corner[0], self._row.left_of(name))
+            more = {"name": name, "translate": place, "metadata": _metadata(options)}
+            self._layers[name] = Image(data, **(options | more))
             self._to_add.append(self._layers[name])
-            right += width
-        data, options = layers[group[0]]
-        height = data.shape[-2] * options["scale"][-2]
-        self._look_at((top, left), (height, right - left))
         self._add_timer.start()
+        self.changed.emit()
 
-    def _remove(self, names: Sequence[str]) -> None:
-        for name in names:
-            layer = self._layers.pop(name, None)
+    def _are_removed(self) -> bool:
+        """Return whether the user has removed one of the layers."""
+        there = {*self._viewer.layers, *self._to_add}
+        return any(layer not in there for layer in self._layers.values())
+
+    def _remove(self) -> None:
+        self._to_add.clear()
+        for layer in self._layers.values():
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
-            elif layer in self._to_add:
-                self._to_add.remove(layer)
+        self._layers.clear()
+        self._row = _Row((), (0.0, 0.0), 0.0)
 
     def _add_next(self) -> None:
+        if not self._to_add:
+            return
+        chosen = {*self._viewer.layers.selection}
         self._viewer.add_layer(self._to_add.pop(0))
+        self._viewer.layers.selection = chosen  # which napari moves to a new layer
         if self._to_add:
             self._add_timer.start()
-        elif self._selected:
-            self._viewer.layers.selection = self._selected & {*self._viewer.layers}
 
     def _look_at(self, corner: tuple[float, float], size: tuple[float, float]) -> None:
         """Show a rectangle (y, x) in micrometres; napari's methods need common axes."""
@@ -140,10 +199,6 @@ class ExampleLayers(QObject):
         units = units_um(self._viewer.layers.units)
         return 1.0 if units is None else float(units[-1])
 
-    def _is_shown(self, name: str) -> bool:
-        layer = self._layers.get(name)
-        return layer in self._viewer.layers or layer in self._to_add
-
 
 class PairPreview(QObject):
     """Simulates pairs in a thread by the form of a training, and shows them as layers."""
@@ -157,6 +212,8 @@ class PairPreview(QObject):
         self._timer.timeout.connect(lambda: bar.attempt(self._add, clicked=False))
         form.preview_button.clicked.connect(self._draw)
         form.another_button.clicked.connect(self._draw_another)
+        form.back_button.clicked.connect(examples.back)
+        examples.changed.connect(self._refresh)
         form.structures.changed.connect(self._on_change)
         self.jobs.changed.connect(self._refresh)
         self.jobs.failed.connect(bar.show_failure)
@@ -182,7 +239,9 @@ class PairPreview(QObject):
         drawing = self.jobs.running is not None
         ready = "Preview a pair" if not drawing else "Drawing a pair\N{HORIZONTAL ELLIPSIS}"
         self._form.preview_button.setText(ready)
-        self._form.another_button.setEnabled(self._examples.has_pair)
+        self._form.preview_button.setVisible(drawing or not self._examples.has_pair)
+        for button in (self._form.another_button, self._form.back_button):
+            button.setVisible(self._examples.has_pair)
 
 
 def _update(layer: Image, data: FloatArray, options: dict[str, Any]) -> None:

@@ -95,12 +95,14 @@ class InterruptedRow(QWidget):
         super().__init__()
         policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         tip = (
-            "<p>Trainings that were cancelled, or stopped as napari was closed. To resume one, "
-            "open its PSF and image.</p>"
+            "<p>Trainings that were cancelled, or stopped as napari was closed. Open the PSF and "
+            "the image of one, then press Resume.</p>"
         )
         self.box = QComboBox(sizeAdjustPolicy=policy, toolTip=tip)
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
-        label, buttons = QLabel("Interrupted"), (self.resume_button, self.discard_button)
+        self.resume_button.setToolTip("<p>Goes on where the training ended. Press it.</p>")
+        self.discard_button.setToolTip("<p>Deletes its state. Press it to free the name.</p>")
+        label, buttons = QLabel("Interrupted:"), (self.resume_button, self.discard_button)
         fill(QHBoxLayout(self), label, (self.box, 1), *buttons, margin=0)
         self.resume_button.clicked.connect(lambda: self.resumed.emit(self.box.currentData()))
         self.discard_button.clicked.connect(self._discard)

@@ -1,4 +1,4 @@
-"""Plots of the loss, and of the quality on held-out volumes with that of classical methods."""
+"""Plots of the quality on held-out volumes, with that of classical methods, and of the loss."""
 
 import math
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from napari_rln.train.training_settings import Baseline, Quality
 
 _SMOOTHING = 30  # steps
 _COLOURS = {"RLN": "#2f8fe0", "RLD": "#e0782f", "WB": "#3aa657"}  # visible on any theme
-_SENTENCE = "No training yet. Its loss and its quality on held-out volumes appear here."
-_SHOWN = "In the viewer: input, network now and truth of one of them; xy above, xz below."
+_DOT, _DASHES = "\N{BLACK CIRCLE}", "\N{BOX DRAWINGS LIGHT DOUBLE DASH HORIZONTAL}" * 2
+_TEST = "Quality on test volumes (dB)"
 
 
 class _Graphics(pg.GraphicsLayoutWidget):
@@ -28,29 +28,26 @@ class _Graphics(pg.GraphicsLayoutWidget):
 
 
 class Curves(QWidget):
-    """A plot of the loss, one of the quality, and a summary below."""
+    """A plot of the quality, one of the loss, and a legend with the last values below."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
         self._graphics = _Graphics()
-        self._loss = self._graphics.addPlot(row=0, col=0)
-        self._quality = self._graphics.addPlot(row=1, col=0)
+        self._quality = self._graphics.addPlot(row=0, col=0)
+        self._loss = self._graphics.addPlot(row=1, col=0)
         self._quality.setXLink(self._loss)
-        self._lines = {
-            "RLD": self._line("RLD", at=0.04, above=True),
-            "WB": self._line("WB", at=0.96, above=False),
-        }
+        self._lines = {"RLD": self._line("RLD"), "WB": self._line("WB")}
         for plot in (self._loss, self._quality):
             plot.setMenuEnabled(False)
             plot.hideButtons()
             plot.setMouseEnabled(x=False, y=False)
-            plot.getAxis("left").setWidth(52)  # so that the two align
+            plot.getAxis("left").setWidth(44)  # so that the two align
             plot.getAxis("left").enableAutoSIPrefix(False)
             plot.getAxis("bottom").enableAutoSIPrefix(False)
-        self._quality.setLabel("bottom", "Step")
-        self._loss.setLabel("left", "Loss")
-        self._quality.setLabel("left", "PSNR (dB)")
+        self._loss.setLabel("bottom", "Training step")
+        self._graphics.ci.layout.setRowStretchFactor(0, 3)
+        self._graphics.ci.layout.setRowStretchFactor(1, 2)
         self._raw = self._loss.plot()
         self._smoothed = self._loss.plot(pen=pg.mkPen(_COLOURS["RLN"], width=2), antialias=True)
         symbols = {"symbol": "o", "symbolSize": 6, "symbolPen": None}
@@ -58,7 +55,7 @@ class Curves(QWidget):
         self._validated = self._quality.plot(pen=pen, symbolBrush=brush, antialias=True, **symbols)
         self.summary = QLabel(wordWrap=True)
         fill(QVBoxLayout(self), (self._graphics, 1), self.summary, margin=0)
-        self._graphics.setMinimumHeight(260)
+        self._graphics.setMinimumHeight(240)
         follow(self, viewer.events.theme, self._paint)
         self._paint()
         self.clear()
@@ -75,7 +72,7 @@ class Curves(QWidget):
             curve.setData([], [])
         for line in self._lines.values():
             line.setVisible(False)
-        self.summary.setText(_SENTENCE)
+        self.summary.clear()
 
     def add_losses(self, losses: Sequence[tuple[int, float]], total: int) -> None:
         """Add losses by step to the plot, whose axis has the steps of the whole training."""
@@ -110,15 +107,10 @@ class Curves(QWidget):
         if baseline is None or baseline == self._baseline:
             return
         self._baseline = baseline
-        for name, quality, text in (
-            ("RLD", baseline.rld, "best RLD"),
-            ("WB", baseline.wiener_butterworth, "best wiener-butterworth"),
-        ):
-            if quality is None:  # pairs without a PSF
-                continue
-            self._lines[name].setVisible(True)  # the text of a hidden label cannot be set
-            self._lines[name].setValue(quality.psnr_db)
-            self._lines[name].label.setFormat(f"{text} {quality.psnr_db:.2f} dB")
+        for name, quality in (("RLD", baseline.rld), ("WB", baseline.wiener_butterworth)):
+            if quality is not None:  # none for pairs without a PSF
+                self._lines[name].setVisible(True)
+                self._lines[name].setValue(quality.psnr_db)
         self._fit()
 
     def _paint(self) -> None:
@@ -127,41 +119,39 @@ class Curves(QWidget):
         faint = pg.mkColor(colour)
         faint.setAlpha(70)
         self._raw.setPen(pg.mkPen(faint, width=1))
-        for plot in (self._loss, self._quality):
+        for plot, title in ((self._quality, _TEST), (self._loss, "Error on training patches")):
+            plot.setTitle(title, color=colour, size="9pt")
             paint_axes(plot, colour, "left", "bottom")
 
-    def _line(self, name: str, *, at: float, above: bool) -> pg.InfiniteLine:
+    def _line(self, name: str) -> pg.InfiniteLine:
         pen = pg.mkPen(_COLOURS[name], width=1.5, style=Qt.PenStyle.DashLine)
-        # One label is above its line on the left, the other below on the right: lines may be close.
-        options = {
-            "position": at,
-            "color": _COLOURS[name],
-            "anchors": [(round(at), float(above))] * 2,
-        }
-        line = pg.InfiniteLine(angle=0, pen=pen, label="", labelOpts=options)
+        line = pg.InfiniteLine(angle=0, pen=pen)
         self._quality.addItem(line, ignoreBounds=True)
         return line
 
     def _fit(self) -> None:
         """Fit the axis to all qualities but the image's, which is far lower."""
-        values = [quality.psnr_db for _, quality in self.qualities]
-        parts, shown = [], ""
+        values, rows = [quality.psnr_db for _, quality in self.qualities], []
+        if self.qualities:
+            best = f"; best so far: step {self._best_step}" if self._best_step else ""
+            rows.append(f"{_mark('RLN', _DOT)} network now {values[-1]:.2f} dB{best}")
         if self._baseline is not None:
-            b = self._baseline
-            parts = [f"image {b.image.psnr_db:.2f}"]
-            classical = {"RLD": b.rld, "wiener-butterworth": b.wiener_butterworth}
-            for name, quality in classical.items():
+            classical = (
+                ("RLD", "best RLD", self._baseline.rld),
+                ("WB", "best Wiener-Butterworth", self._baseline.wiener_butterworth),
+            )
+            for name, text, quality in classical:
                 if quality is not None:
                     values.append(quality.psnr_db)
-                    parts.append(f"best {name} {quality.psnr_db:.2f}")
-            values = values or [b.image.psnr_db]
+                    rows.append(f"{_mark(name, _DASHES)} {text} {quality.psnr_db:.2f} dB")
+            values = values or [self._baseline.image.psnr_db]
+            rows.append(f"image before deconvolution {self._baseline.image.psnr_db:.2f} dB")
         low, high = min(values), max(values)
         room = max(0.2 * (high - low), 0.15)
         self._quality.setYRange(low - room, high + room, padding=0)
-        if self.qualities:
-            now = self.qualities[-1][1].psnr_db
-            parts.append(
-                f"<b>network now {now:.2f}</b>; the best is that of step {self._best_step}"
-            )
-            shown = f"<br>{_SHOWN}"
-        self.summary.setText(f"PSNR on held-out volumes (dB): {', '.join(parts)}.{shown}")
+        self.summary.setText("<br>".join(rows))
+
+
+def _mark(name: str, sign: str) -> str:
+    """Return a sign of the legend in the colour of a curve, as rich text."""
+    return f"<span style='color: {_COLOURS[name]}'>{sign}</span>"

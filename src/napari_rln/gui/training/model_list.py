@@ -36,6 +36,7 @@ class ModelList(QWidget):
     """A table of the models, the validation of the chosen one, and buttons."""
 
     changed = Signal()
+    use_requested = Signal(str)  # name of the model
 
     def __init__(self, show_message: Callable[..., None]) -> None:
         super().__init__()
@@ -45,20 +46,30 @@ class ModelList(QWidget):
         self.tree.setHeaderLabels(COLUMNS)
         header = self.tree.header()
         header.setStretchLastSection(False)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(len(COLUMNS) - 1, QHeaderView.ResizeMode.ResizeToContents)
         header.setMinimumSectionSize(40)
         selectable = Qt.TextInteractionFlag.TextSelectableByMouse
         self.details = QLabel(wordWrap=True, textInteractionFlags=selectable)
         self.details.setTextFormat(Qt.TextFormat.RichText)
-        self.show_button = self._button("Show", self._show, "Show its metadata.")
+        self.use_button = self._button(
+            "Use this model", self._use, "Choose it among the methods of Deconvolve."
+        )
+        self.show_button = self._button(
+            "Details", self._show, "How it was trained, and on what. Press it to read them all."
+        )
         self.rename_button = self._button("Rename", self._rename)
-        self.export_button = self._button("Export", self._export, "Copy it to another folder.")
+        self.export_button = self._button(
+            "Export", self._export, "Copy its file to another folder, to give it to somebody."
+        )
         self.delete_button = self._button("Delete", self._delete)
-        self.import_button = self._button("Import", self._import, "Add a model file to the list.")
-        one_model = (self.show_button, self.rename_button, self.export_button, self.delete_button)
-        buttons = fill(QHBoxLayout(), *one_model, self.import_button)
-        fill(QVBoxLayout(self), (self.tree, 1), self.details, buttons, margin=0)
+        self.import_button = self._button(
+            "Import", self._import, "Add a model file to the list: choose it."
+        )
+        first = fill(QHBoxLayout(), (self.use_button, 1), (self.show_button, 1))
+        files = (self.rename_button, self.export_button, self.delete_button, self.import_button)
+        parts = (self.details, first, fill(QHBoxLayout(), *files))
+        fill(QVBoxLayout(self), (self.tree, 1), *parts, margin=4)
         self.tree.currentItemChanged.connect(self._on_choice)
         self.tree.itemDoubleClicked.connect(lambda item, column: self._show())
         self.library_watcher.changed.connect(self._fill)
@@ -115,7 +126,7 @@ class ModelList(QWidget):
         for button in (self.rename_button, self.delete_button):
             button.setEnabled(is_own)
             button.setToolTip("" if is_own else "<p>Part of napari-rln.</p>")
-        for button in (self.show_button, self.export_button):
+        for button in (self.use_button, self.show_button, self.export_button):
             button.setEnabled(entry is not None and not entry.error)
         self.details.setText(describe(entry) if entry else "")
 
@@ -124,6 +135,9 @@ class ModelList(QWidget):
         if entry is None:
             raise RlnError("choose a model in the list.")
         return entry
+
+    def _use(self) -> None:
+        self.use_requested.emit(self._chosen().name)
 
     def _show(self) -> None:
         entry = self._chosen()

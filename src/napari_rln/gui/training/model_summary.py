@@ -1,6 +1,7 @@
 """Summary of a model: a row of a table, or rich text."""
 
 import html
+import math
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTreeWidgetItem
@@ -8,7 +9,9 @@ from qtpy.QtWidgets import QTreeWidgetItem
 from napari_rln.networks.library import Entry
 
 _UM = "\N{MICRO SIGN}m"
-COLUMNS = ("Model", "PSF", f"Voxel ({_UM})", "Date", "dB over RLD")
+COLUMNS = ("Model", "For PSF", "Against RLD")
+# Least gain in dB over the best RLD on the test volumes, and how it is called.
+_GAINS = ((1.0, "much better"), (0.2, "better"), (-0.2, "equal"), (-math.inf, "worse"))
 _KINDS = {
     "network": "this network",
     "rld": "best RLD",
@@ -38,25 +41,23 @@ def describe(entry: Entry) -> str:
             if (q := entry.validation.get(kind))
         )
         head = (
-            "<tr><td><i>On held-out synthetic volumes</i></td><td align='right'><i>PSNR (dB)</i>"
+            "<tr><td><i>On test volumes</i></td><td align='right'><i>PSNR (dB)</i>"
             "</td><td align='right'><i>SSIM</i></td></tr>"
         )
         lines.append(f"<table cellspacing='0' cellpadding='2' width='100%'>{head}{rows}</table>")
     else:
-        lines.append("<br>Not validated on held-out volumes.")
+        lines.append("<br>Not tested; compare its result with RLD on your image.")
     return "".join(lines)
 
 
 def row(entry: Entry) -> QTreeWidgetItem:
     """Return a model's row of the table."""
     if entry.error:
-        cells = [entry.name, "damaged", "", "", ""]
+        cells = [entry.name, "", "damaged file"]
     else:
-        psf = entry.psf_name or "any"
-        cells = [entry.name, psf, _voxel(entry) or "any", _date(entry), _gain(entry)]
+        cells = [entry.name, entry.psf_name or "any", _gain(entry)]
     item = QTreeWidgetItem(cells)
     item.setData(0, Qt.ItemDataRole.UserRole, entry)
-    item.setTextAlignment(4, Qt.AlignmentFlag.AlignRight)
     for column, text in enumerate(cells):
         item.setToolTip(column, text)
     return item
@@ -71,8 +72,10 @@ def _date(entry: Entry) -> str:
 
 
 def _gain(entry: Entry) -> str:
-    """Return the gain of a network over the best RLD, in dB."""
+    """Return the gain of a network over the best RLD in words and dB."""
     validation = entry.validation
     if "network" not in validation or "rld" not in validation:
-        return "\N{EN DASH}"
-    return f"{validation['network']['psnr_db'] - validation['rld']['psnr_db']:+.2f}"
+        return "not tested"
+    gain = validation["network"]["psnr_db"] - validation["rld"]["psnr_db"]
+    word = next(word for least, word in _GAINS if gain >= least)
+    return f"{word}, {gain:+.1f} dB"

@@ -1,5 +1,6 @@
 """The form of a training: PSF, image, preset, settings and structures."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import Run, image_arguments, psf_arguments, second_psf_arguments
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import Collapsible, fill
 from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.training.choices import ARCHITECTURES, NEW, PRESETS, RIVAL, RIVAL_PAPER, TIPS
+from napari_rln.gui.training.expected_time import expected_time
 from napari_rln.gui.training.interrupted import IMAGE, PSF, PSF_B, InterruptedTraining
 from napari_rln.gui.training.second_psf import SecondPsf, SecondViewForm
 from napari_rln.gui.training.training_run import TrainingPlan
@@ -32,39 +35,6 @@ from napari_rln.networks.model import SUFFIX, UNIVERSAL, Model
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.training_set import choose_settings
 from napari_rln.train.training_settings import Preset, TrainSettings
-
-_PRESETS: dict[str, tuple[Preset, str]] = {
-    "Quick adaptation": (
-        "quick",
-        "Adapts an existing model to this PSF within minutes. On the held-out volumes, the result "
-        "is never worse than that model.",
-    ),
-    "Full training": ("full", "Trains new weights for this PSF only: half an hour or more."),
-    "As in the paper": (
-        "paper",
-        "Settings of the paper: the network's input is the image, not an initial estimate. Takes "
-        "hours; use a GPU.",
-    ),
-}
-_NEW = "new weights"
-_ARCHITECTURES: dict[str, ArchitectureName] = {
-    "RLN": "rln",
-    "CARE": "care",
-    "3D-RCAN": "rcan",
-    "DenseDeconNet": "ddn",
-    "ISTA-Net+": "ista",
-    "ISTA-Net+, large": "ista-large",
-    "ADMM-Net": "admm",
-    "Kernel learning (KLD)": "kld",
-}
-_RIVAL = (
-    "For comparison with RLN: new weights, which start from the image, with the same volumes and "
-    "in the same time."
-)
-_RIVAL_PAPER = (
-    "For comparison with RLN: settings of the network's authors, as far as published. Takes hours; "
-    "use a GPU."
-)
 
 
 class TrainingForm(QWidget):
@@ -77,40 +47,41 @@ class TrainingForm(QWidget):
         self._unusable: RlnError | None = None  # why the chosen one cannot be used
         self.psf = VolumePicker(viewer, prefer=is_psf)
         self.image = VolumePicker(viewer, prefer=is_raw, optional="none: default light and noise")
-        self.preset = QComboBox()
-        self.preset.addItems([*_PRESETS])
-        self.architecture = QComboBox()
-        self.architecture.addItems([*_ARCHITECTURES])
-        self.explanation = QLabel(wordWrap=True)
-        self.initial_model = QComboBox()
+        self.preset = QComboBox(toolTip=TIPS["preset"])
+        self.preset.addItems([*PRESETS])
+        self.architecture = QComboBox(toolTip=TIPS["network"])
+        self.architecture.addItems([*ARCHITECTURES])
+        self.explanation, self.time = QLabel(wordWrap=True), QLabel(wordWrap=True)
+        self.initial_model = QComboBox(toolTip=TIPS["initial"])
         self.second = SecondViewForm(viewer)
-        self.name = QLineEdit()
+        self.name = QLineEdit(toolTip=TIPS["name"])
         self.training = Form(
             TrainSettings,
-            top=("minutes", "steps"),
+            top=("minutes",),
             hidden=("architecture", "variant", "views", "device", "refine", "refine_rate"),
         )
         self.structures = Form(StructureSettings, top=("structures",))
-        self.preview_button = QPushButton("Preview a pair")
-        self.another_button = QPushButton("Another", enabled=False)
+        self.preview_button = QPushButton("Preview a pair", toolTip=TIPS["pair"])
+        self.another_button = QPushButton("Another", toolTip=TIPS["another"])
+        self.back_button = QPushButton("Back to my image", toolTip=TIPS["back"])
         self._lay_out()
-        self.psf.changed.connect(self._show_name)
+        self.psf.changed.connect(self._on_psf)
         self.preset.currentIndexChanged.connect(self._on_preset)
         self.architecture.currentIndexChanged.connect(self._on_preset)
         self.initial_model.currentIndexChanged.connect(self._on_initial_model)
         self.training.changed.connect(self._show_budget)
         self._on_preset()
-        self._show_name()
+        self._on_psf()
 
     @property
     def chosen_preset(self) -> Preset:
         """The chosen preset."""
-        return _PRESETS[self.preset.currentText()][0]
+        return PRESETS[self.preset.currentText()][0]
 
     @property
     def chosen_architecture(self) -> ArchitectureName:
         """The chosen architecture."""
-        return _ARCHITECTURES[self.architecture.currentText()]
+        return ARCHITECTURES[self.architecture.currentText()]
 
     def plan(self) -> TrainingPlan:
         """Return the chosen training; nothing is read yet.
@@ -142,6 +113,10 @@ class TrainingForm(QWidget):
                 picker.layer = self._viewer.layers[name]
         if IMAGE not in training.inputs:
             self.image.layer = None
+        elif self.image.layer is None:
+            raise RlnError(_missing(training, "image", IMAGE))
+        if self.psf.layer is None:
+            raise RlnError(_missing(training, "PSF", PSF))
         psf, second = self._psf(), None
         if training.dual is not None:
             second = SecondPsf(psf=self.second.psf.source_or(psf), settings=training.dual)
@@ -176,12 +151,12 @@ class TrainingForm(QWidget):
 
     def refresh_models(self) -> None:
         """Update the list of initial models, and keep the choice."""
-        names = [] if self.chosen_architecture == "rln" else [_NEW]
+        names = [] if self.chosen_architecture == "rln" else [NEW]
         title = class_of(self.chosen_architecture).title
         if self.chosen_preset == "quick":
             entries = preferences.library().entries()
             names += [e.name for e in entries if not e.error and e.architecture == title]
-        names = names or [_NEW]
+        names = names or [NEW]
         chosen = self.initial_model.currentText()
         if [self.initial_model.itemText(i) for i in range(self.initial_model.count())] == names:
             return
@@ -216,7 +191,7 @@ class TrainingForm(QWidget):
     def _initial_model(self) -> str | None:
         """Return path or name of the initial model; none for the preset's default."""
         name = self.initial_model.currentText()
-        if name in (_NEW, UNIVERSAL):
+        if name in (NEW, UNIVERSAL):
             return None
         return str(preferences.library().path(name) or name)
 
@@ -228,9 +203,9 @@ class TrainingForm(QWidget):
         self.refresh_models()
 
     def _explain(self) -> None:
-        explanation = _PRESETS[self.preset.currentText()][1]
+        explanation = PRESETS[self.preset.currentText()][1]
         if self.chosen_architecture != "rln":
-            explanation = _RIVAL_PAPER if self.chosen_preset == "paper" else _RIVAL
+            explanation = RIVAL_PAPER if self.chosen_preset == "paper" else RIVAL
         self.explanation.setText(explanation)
 
     def _on_initial_model(self) -> None:
@@ -250,33 +225,69 @@ class TrainingForm(QWidget):
         self.training.show_settings(settings)
         is_fixed = self._model is not None or settings.architecture != "rln"
         self.second.show_views(settings.views if is_fixed else self.second.views, fixed=is_fixed)
+        if settings.views != "single":
+            self.more.open()  # the second PSF has to be chosen there
         self._show_budget()
 
     def _show_budget(self) -> None:
         by_minutes = self.training.fields["steps"].is_keyword
-        self.training.show_only(("minutes", "steps") if by_minutes else ("steps",))
+        self.training.show_only(("minutes",) if by_minutes else ())
+        self.show_time()
 
-    def _show_name(self) -> None:
+    def show_time(self) -> None:
+        """Show how long the chosen training is expected to take."""
+        layer, text = self.psf.layer, ""
+        if layer is not None and layer.ndim > 2:
+            with contextlib.suppress(RlnError):  # a setting is invalid: said when it is used
+                settings = self.training.settings(device=preferences.device())
+                z, y, x = layer.data.shape[-3:]
+                text = str(expected_time(settings, (z, y, x)))
+        self.time.setText(f"{text[:1].upper()}{text[1:]}{'.' if text else ''}")
+
+    def _on_psf(self) -> None:
         layer = self.psf.layer
         self.name.setPlaceholderText(file_name(layer.name) if layer is not None else "model")
+        self.show_time()
 
     def _lay_out(self) -> None:
+        more = fill(
+            QFormLayout(),
+            ("Initial model", self.initial_model),
+            QLabel("Other networks (for comparison)"),
+            self.architecture,
+            ("Views", self.second.box),
+            self.second,
+        )
+        body = QWidget()
+        body.setLayout(more)
+        more.setContentsMargins(0, 0, 0, 0)
         rows = fill(
             QFormLayout(),
             QLabel("PSF of the model"),
             self.psf,
-            QLabel("Image whose voxels, light and noise are simulated"),
+            QLabel("Image whose light and noise are imitated"),
             self.image,
-            ("Architecture", self.architecture),
             ("Training", self.preset),
             self.explanation,
-            ("Initial model", self.initial_model),
-            ("Views", self.second.box),
-            self.second,
+            self.training,
+            self.time,
             ("Name", self.name),
         )
-        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        buttons = fill(QHBoxLayout(), (self.preview_button, 1), self.another_button)
-        box = QGroupBox("Synthetic volumes")
+        for form in (rows, more):
+            form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        buttons = fill(
+            QHBoxLayout(), (self.preview_button, 1), self.another_button, self.back_button
+        )
+        box = QGroupBox("Structures in your sample")
         fill(QVBoxLayout(box), self.structures, buttons)
-        fill(QVBoxLayout(self), rows, self.training, box).addStretch(1)
+        self.more = Collapsible("More", body)
+        fill(QVBoxLayout(self), rows, box, self.more).addStretch(1)
+
+
+def _missing(training: InterruptedTraining, role: str, key: str) -> str:
+    """Return that a layer of a training to resume is not open."""
+    name = training.inputs.get(key, "of a file")
+    return (
+        f"{training.name} was started with the {role} {name}, which is not open; open it, then "
+        "press Resume."
+    )

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, Signal
+from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
@@ -13,8 +13,8 @@ from napari_rln.gui.layouts import ScrollArea, fill
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.training.example_layers import ExampleLayers, PairPreview
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
-from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.gui.training.model_list import ModelList
+from napari_rln.gui.training.progress_page import ProgressPage
 from napari_rln.gui.training.training_form import TrainingForm
 from napari_rln.gui.training.training_run import TrainingPlan, TrainingRun, TrainingUpdate
 from napari_rln.networks.model import Model
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class TrainingPage(QWidget):
     """Settings of a training, its progress, and the models."""
 
-    use_requested = Signal(str)  # name of a model
+    use_requested = Signal(str)  # name of the model to deconvolve with
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
@@ -34,15 +34,15 @@ class TrainingPage(QWidget):
         self.runs: dict[BackgroundJob, TrainingRun] = {}
         self.examples = ExampleLayers(napari_viewer, self)
         self.form = TrainingForm(napari_viewer)
-        self.curves = Curves(napari_viewer)
+        self.page = ProgressPage(napari_viewer, self.examples)
         self.bar = RunBar(self.jobs, self.run, label="Train", can_pause=True)
         self.models = ModelList(self.bar.show_message)
         self.pairs = PairPreview(self.form, self.examples, self.bar)
         self.interrupted = InterruptedRow()
-        self.stop_button = QPushButton("Stop and keep the best")
         self.copy_button = CopyButton(lambda: [self.form.run()], self.bar.attempt)
         self.tabs = QTabWidget()
-        self._drawn: BackgroundJob | None = None  # training in the plots
+        self._drawn: BackgroundJob | None = None  # training on the page
+        self._is_paused = False
         self._lay_out()
         self._connect()
         self._refresh()
@@ -73,6 +73,12 @@ class TrainingPage(QWidget):
             self.bar.show_message("stopping\N{HORIZONTAL ELLIPSIS}")
             self._refresh()
 
+    def event(self, event: Any) -> bool:
+        """Restore the user's view when the dock is closed, which napari does by its parent."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.examples.leave()
+        return bool(super().event(event))
+
     def showEvent(self, event: Any) -> None:
         """Update the lists of models and of interrupted trainings."""
         self._refresh()
@@ -87,7 +93,8 @@ class TrainingPage(QWidget):
         except RlnError:
             del self.runs[job]
             raise
-        self.tabs.setCurrentWidget(self.curves)
+        self._begin()
+        self.tabs.setCurrentWidget(self.page)
 
     def _resume(self, training: InterruptedTraining) -> None:
         self.bar.attempt(lambda: self._add(self.form.resumed_plan(training)))
@@ -98,44 +105,42 @@ class TrainingPage(QWidget):
     def _names(self) -> list[str]:
         return [run.plan.name for run in self.runs.values()]
 
-    def _on_report(self, job: BackgroundJob, update: Update) -> None:
-        content = update.content
-        if not isinstance(content, TrainingUpdate):
-            return
-        if job is not self._drawn:
+    def _begin(self) -> None:
+        """Show the running training on the page."""
+        job = self.jobs.running
+        if job is not None and job is not self._drawn:
             self._drawn = job
-            self.curves.clear()
-        report = content.report
-        is_training = report.phase == "train"
-        self.curves.show_baseline(report.baseline)
-        if is_training:
-            self.curves.add_losses(content.losses, report.total)
-        if report.quality is not None:
-            step = report.step if is_training else 0
-            self.curves.add_quality(step, report.quality, report.best_step)
-        if report.preview is not None:
-            self.examples.show_preview(report.preview, content.voxel_um)
+            self.page.begin(self.runs[job])
+
+    def _on_report(self, job: BackgroundJob, update: Update) -> None:
+        self._begin()
+        if isinstance(update.content, TrainingUpdate):
+            self.page.show_update(update.content)
 
     def _on_model(self, model: Model) -> None:
         self.models.library_watcher.check()
         self.models.select(model.name)
 
     def _on_success(self, job: BackgroundJob, model: Model) -> None:
-        message = f"model {model.name} is ready"
-        validation = model.record.facts.get("validation")
-        if validation:
-            network, rld = (validation[kind]["psnr_db"] for kind in ("network", "rld"))
-            message += f": {network:.2f} dB on held-out volumes, best RLD {rld:.2f} dB"
-        self.bar.show_message(f"{message}.")
+        self.page.end(model.name)
+        self.bar.show_message(_end_message(model))
+
+    def _use(self, name: str) -> None:
+        self.bar.show_message(f"{name} is one of the methods of Deconvolve; run it there.")
+        self.use_requested.emit(name)
 
     def _on_cancelled(self, job: BackgroundJob) -> None:
         run = self.runs[job]
         if checkpoint_of(run.library, run.plan.name).exists():
-            self.bar.show_message(f"{job.title}: cancelled; it can be resumed")
+            self.bar.show_message(
+                f"{job.title}: cancelled; its steps are kept. Press Resume below to go on, or "
+                "Discard."
+            )
 
     def _on_end(self, job: BackgroundJob) -> None:
         if job is self._drawn:
             self._drawn = None
+            self.page.end(self.page.model)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -144,11 +149,20 @@ class TrainingPage(QWidget):
         active = (self.jobs.running, self.jobs.cancelling, *self.jobs.waiting)
         self.runs = {job: run for job, run in self.runs.items() if job in active}
         run = self._run_of(self.jobs.running)
-        self.stop_button.setEnabled(run is not None and not run.stopping)
+        self.page.refresh()
         if run is not None and run.stopping and self.jobs.paused:
             self.jobs.toggle_pause()  # else it would not stop
+        self._say_paused(run)
         self.interrupted.refresh(self._names())
         self.form.refresh_models()
+
+    def _say_paused(self, run: TrainingRun | None) -> None:
+        """Say once that the training is paused, and how it goes on."""
+        if self.jobs.paused and not self._is_paused and run is not None:
+            self.bar.show_message(
+                f"Training {run.plan.name} is paused, nothing is computed. Press Resume to go on."
+            )
+        self._is_paused = self.jobs.paused
 
     def _connect(self) -> None:
         self.jobs.changed.connect(self._refresh)
@@ -158,11 +172,28 @@ class TrainingPage(QWidget):
         self.jobs.ended.connect(self._on_end)
         self.models.changed.connect(self.form.refresh_models)
         self.interrupted.resumed.connect(self._resume)
-        self.stop_button.clicked.connect(self.stop)
+        self.page.stop_requested.connect(self.stop)
+        for part in (self.page, self.models):
+            part.use_requested.connect(self._use)
 
     def _lay_out(self) -> None:
         self.tabs.addTab(ScrollArea(self.form), "Settings")
-        self.tabs.addTab(self.curves, "Progress")
+        self.tabs.addTab(self.page, "Progress")
         self.tabs.addTab(self.models, "Models")
-        buttons = fill(QHBoxLayout(), (self.stop_button, 1), self.copy_button)
-        fill(QVBoxLayout(self), (self.tabs, 1), self.interrupted, buttons, self.bar, margin=4)
+        self.bar.add_button(self.copy_button)
+        fill(QVBoxLayout(self), (self.tabs, 1), self.interrupted, self.bar, margin=4)
+
+
+def _end_message(model: Model) -> str:
+    """Return that a model is ready, how good it is, and what to do with it."""
+    facts = model.record.facts
+    validation = facts.get("validation")
+    quality = ""
+    if validation:
+        quality = f": {validation['network']['psnr_db']:.1f} dB on test volumes it has not seen"
+        if "rld" in validation:
+            quality += f"; the best RLD reaches {validation['rld']['psnr_db']:.1f} dB"
+    message = f"model {model.name} is ready{quality}. "
+    if validation and facts["best_step"] == 0:
+        message += "No step of the training was better on them than the initial model. "
+    return f"{message}Press Use this model to deconvolve with it."

@@ -1,5 +1,6 @@
 """A training in a thread, from its settings to the model in the library."""
 
+import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -7,13 +8,16 @@ from threading import Event
 from typing import NamedTuple
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.report import duration
 from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.deconvolution.views import psfs_of_views
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.training.expected_time import MeasuredTime
 from napari_rln.gui.training.interrupted import InterruptedTraining, checkpoint_of, layer_names
 from napari_rln.gui.training.second_psf import SecondPsf
+from napari_rln.networks.inference import compile_in_background, is_compiling
 from napari_rln.networks.library import Library
 from napari_rln.networks.model import SUFFIX, Model
 from napari_rln.psf.examine import fit_psf
@@ -21,7 +25,10 @@ from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.checkpoint import discard
 from napari_rln.train.loop import train_model_iter
 from napari_rln.train.training_set import TrainingSet, training_set_of
-from napari_rln.train.training_settings import TrainReport, TrainSettings
+from napari_rln.train.training_settings import Preview, TrainReport, TrainSettings
+
+_PREPARATION = {"examples": "preparing volume", "baseline": "scoring RLD on test volume"}
+_PREVIEW_S, _PREVIEW_FRACTION = 3.0, 0.03  # between previews; of the time, at most
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,10 +75,40 @@ class TrainingPlan:
         return psfs_of_views(psf, psf_b, self.second.settings)
 
 
-class TrainingUpdate(NamedTuple):
-    """Last report of a training, losses by step since the last update, voxels of the preview."""
+@dataclass(frozen=True, eq=False)
+class TrainingStep:
+    """A report of a training, with a preview where one is due."""
 
     report: TrainReport
+    preview: Preview | None
+
+    def progress(self) -> Progress:
+        """Return what is done, and the time left."""
+        report = self.report
+        if report.phase == "train":
+            if report.seconds_left is None:
+                return Progress(activity="training, the first steps are timed")
+            return Progress(
+                activity="training, step",
+                done=report.step,
+                total=report.total,
+                seconds_left=report.seconds_left,
+            )
+        activity, left = _PREPARATION[report.phase], report.preparation_left
+        return Progress(
+            activity=activity,
+            done=min(report.step + 1, report.total),
+            total=report.total,
+            note="" if left is None else f"training starts in {duration(left, approximate=True)}",
+            seconds_left=report.seconds_left,
+        )
+
+
+class TrainingUpdate(NamedTuple):
+    """Last report of a training, preview, losses by step since the last update, voxels."""
+
+    report: TrainReport
+    preview: Preview | None
     losses: list[tuple[int, float]]
     voxel_um: VoxelUm
 
@@ -82,8 +119,11 @@ class TrainingRun:
 
     plan: TrainingPlan
     library: Library
+    previewing: bool = True  # whether somebody looks
     _stop: Event = field(default_factory=Event)
     _losses: list[tuple[int, float]] = field(default_factory=list)
+    _time: MeasuredTime = field(default_factory=MeasuredTime)
+    _next_preview: float = 0.0
 
     @property
     def stopping(self) -> bool:
@@ -97,6 +137,8 @@ class TrainingRun:
     def steps(self) -> Steps[Model]:
         """Yield updates; return the saved model."""
         yield Update(Progress(activity="preparing the PSF"))
+        if self.plan.settings.architecture == "rln":
+            compile_in_background()  # while volumes are created
         training_set = self.plan.training_set(self.library)
         assert training_set.psf is not None
         voxel_um = training_set.psf.voxel_um
@@ -110,21 +152,24 @@ class TrainingRun:
             resume=self.plan.interrupted is not None,
         )
 
-        def update(report: TrainReport) -> TrainingUpdate:
+        def update(step: TrainingStep) -> TrainingUpdate:
             losses, self._losses = self._losses, []
-            return TrainingUpdate(report, losses, voxel_um)
+            return TrainingUpdate(step.report, step.preview, losses, voxel_um)
 
-        model = yield from streamed(
-            self._recorded(training), update, always=lambda report: report.preview is not None
-        )
+        def is_kept(step: TrainingStep) -> bool:
+            return step.preview is not None or step.report.quality is not None
+
+        model = yield from streamed(self._recorded(training), update, always=is_kept)
+        whole = self.plan.interrupted is None
+        self._time.remember(self.plan.settings, training_set.psf.shape, whole=whole)
         path = self.library.save(model)
         discard(checkpoint)
         return self.library.load(path.name.removesuffix(SUFFIX))
 
     def _recorded(
         self, training: Generator[TrainReport, None, Model]
-    ) -> Generator[TrainReport, None, Model]:
-        """Yield a training's reports and collect losses; return the best model."""
+    ) -> Generator[TrainingStep, None, Model]:
+        """Yield a training's reports with previews, collect losses; return the best model."""
         report = None
         with closing(training):
             while report is None or not self._stop.is_set():
@@ -133,10 +178,28 @@ class TrainingRun:
                 except StopIteration as end:
                     model: Model = end.value
                     return model
+                self._time.add(report)
                 if report.phase == "train" and report.loss is not None:
                     self._losses.append((report.step, report.loss))
-                yield report
+                yield TrainingStep(report, self._preview(report))
             return report.model()
+
+    def _preview(self, report: TrainReport) -> Preview | None:
+        """Return the report's preview, or one by the present weights if it is due.
+
+        These take a small fraction of the time. Without the kernels, which are being compiled at
+        first, one would take as long as the compilation.
+        """
+        began = time.monotonic()
+        if report.preview is not None:
+            self._next_preview = began + _PREVIEW_S
+            return report.preview
+        if not self.previewing or began < self._next_preview or is_compiling():
+            return None
+        preview = report.preview_now()
+        took = time.monotonic() - began
+        self._next_preview = began + max(_PREVIEW_S, took / _PREVIEW_FRACTION)
+        return preview
 
 
 def _by_hash(library: Library, model_hash: str | None) -> Model | None:
