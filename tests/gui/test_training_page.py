@@ -214,6 +214,7 @@ def test_a_cancelled_training_is_resumed(dock, library, idle, in_step):
     dock.interrupted.resume_button.click()
     assert "was started with the PSF bead_psf, which is not open" in dock.bar.message.text()
     dock.test_viewer.open_sample("napari-rln", "bead")
+    dock.test_viewer.layers.remove("bead_psf")  # whose voxels are those of the sample
     dock.test_viewer.add_layer(psf)
     dock.form.structures.fields["structures"].value = ("dots",)
     dock.form.training.fields["steps"].value = 10
