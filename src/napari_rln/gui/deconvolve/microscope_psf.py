@@ -98,10 +98,11 @@ class MicroscopePsf(QWidget):
             self._channels.choose_psf(image, layer)
 
     def _on_image(self) -> None:
-        """Choose the PSF of the image, if that of another one was chosen without the user."""
-        image = self._image.layer
+        """Choose the PSF of the image, unless the user has chosen one of his own for it."""
+        image, psf = self._image.layer, self._psf.layer
         optics = None if image is None else optics_of(image)
-        if optics is not None and optics.is_known and not self._psf.is_chosen_by_hand:
+        is_own = self._psf.is_chosen_by_hand and psf not in self._computed.values()
+        if optics is not None and optics.is_known and not is_own:
             self._psf.suggest(self._computed.get(image))
         self._refresh()
 

@@ -1,0 +1,246 @@
+"""Click paths of four users, from their file to their answer."""
+
+import microscope_files as files
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QApplication, QPushButton
+
+from napari_rln.core.volume import Volume
+from napari_rln.gui.layers import record_of
+from napari_rln.io.image import open_contents
+from napari_rln.io.ome_zarr import ZarrTarget
+from napari_rln.io.volumes import read, write
+from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
+from napari_rln.simulate.structures import StructureSettings
+
+LIGHT = ImagingSettings(photons=(300.0, 300.0), background=(0.05, 0.05))
+
+
+def simulated(microscope, voxel_um, structures, seed, shape=(16, 40, 40)):
+    """Return a simulated image with its truth, and the PSF of a microscope."""
+    psf = compute_psf(microscope, voxel_um)
+    drawn = StructureSettings(structures=structures)
+    return simulate_pair(psf, drawn, LIGHT, shape=shape, seed=seed, name="cells"), psf
+
+
+def clicked(parent, text):
+    """Click the visible button with a text, as a user would find it."""
+    [button] = [
+        b for b in parent.findChildren(QPushButton) if b.text() == text and b.isVisibleTo(parent)
+    ]
+    button.click()
+
+
+def shown_iterations(page, number):
+    """Choose the number of iterations of the first method, for speed."""
+    page.methods.rows[0].form.fields["iterations"].value = number
+
+
+def test_a_newcomer_tries_the_sample(open_dock, viewer, idle, qtbot):
+    _, page = open_dock("Deconvolve")
+    viewer.window.resize(1280, 800)
+    clicked(page, "Try it: open a bead with its PSF")
+    assert page.image.layer.name == "bead"
+    assert page.psf.layer.name == "bead_psf"
+    # On a plane where there is something, and not on the middle one, which is dim.
+    contrasts = page.image.layer.data.std(axis=(1, 2))
+    plane = viewer.dims.current_step[0]
+    assert contrasts[plane] > 0.9 * contrasts.max() > contrasts[32]
+    shown_iterations(page, 5)
+    page.bar.run_button.click()
+    qtbot.waitUntil(lambda: len(viewer.layers) > 2, timeout=30_000)
+    idle(page.jobs)
+    assert viewer.dims.current_step[0] == plane
+    grid = viewer.canvas.grid
+    assert (grid.enabled, grid.actual_shape(viewer.layers)) == (True, (1, 3))
+    words = page.verdicts.text()
+    assert "RLD 5" in words
+    assert "RLN universal" in words
+    assert "of what the raw image leaves unexplained" in words
+    clicked(page, "Show the comparison")
+    assert page.dock.tabs.tabText(page.dock.tabs.currentIndex()) == "Compare"
+    assert page.compare.table.table.rowCount() == 3
+
+
+@pytest.fixture
+def czi(tmp_path):
+    """Return a file of two channels that states its optics, and the images in it."""
+    images = []
+    for seed, (emission, structures) in enumerate(((0.465, ("spheres",)), (0.509, ("filaments",)))):
+        optics = MicroscopeSettings(
+            na=1.4, immersion_index=1.518, wavelength_um=emission, size=(15, 15, 15)
+        )
+        pair, _ = simulated(optics, files.VOXEL_UM, structures, seed)
+        images.append((pair.image.data + 100).astype(np.uint16))
+    path = tmp_path / "cells.czi"
+    files.write_czi(path, files.czi_planes(np.stack(images)[None]), files.czi_xml())
+    return path, images
+
+
+def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
+    open_dock, viewer, idle, czi, tmp_path
+):
+    path, images = czi
+    viewer.open(str(path), plugin="napari-rln")
+    assert [layer.name for layer in viewer.layers] == ["cells DAPI", "cells EGFP"]
+    _, page = open_dock("Deconvolve")
+    note = page.microscope.note.text()
+    assert "NA 1.4, immersion index 1.518, emission 465 nm" in note
+    assert page.channels.all.isChecked()
+    assert not page.destination.on_disk
+    shown_iterations(page, 5)
+    page.methods.rows[1].check.setChecked(False)
+    page.autosave.setChecked(True)
+    page.bar.run_button.click()  # the only click that is necessary
+    idle(page.jobs)
+    assert not page.bar.message.property("error"), page.bar.message.text()
+    stated = {}
+    for number, channel in enumerate(("DAPI", "EGFP")):
+        psf = viewer.layers[f"PSF of cells {channel}"]
+        result = viewer.layers[f"cells {channel} \N{MIDDLE DOT} RLD 5"]
+        record = record_of(result)
+        # Of its own image, with the PSF of its own wavelength.
+        own = Volume.from_array(images[number], files.VOXEL_UM)
+        assert record.inputs["image"] == own.hash
+        stated[channel] = record_of(psf).facts["optics"]["stated"]["wavelength_um"]
+        saved = read(tmp_path / f"cells {channel} \N{MIDDLE DOT} RLD 5.ome.tif")
+        np.testing.assert_array_equal(saved.data, result.data)
+        assert saved.record == record
+    assert stated == {"DAPI": 0.465, "EGFP": 0.509}
+    # The panels show both channels together, raw and result in one row.
+    grid = viewer.canvas.grid
+    assert (grid.stride, grid.actual_shape(viewer.layers)) == (2, (1, 2))
+    assert [layer.name for layer in viewer.layers if layer.visible] == [
+        "cells DAPI", "cells EGFP", "cells DAPI · RLD 5", "cells EGFP · RLD 5",
+    ]  # fmt: skip
+    assert page.verdicts.text().index("cells DAPI") < page.verdicts.text().index("cells EGFP")
+
+    # The run is in the history; its settings come back.
+    shown_iterations(page, 7)
+    page.history.list.setCurrentRow(0)
+    page.history.use_button.click()
+    assert page.methods.rows[0].form.fields["iterations"].value == 5
+    assert [row.is_checked for row in page.methods.rows] == [True, False]
+    page.history.delete_button.click()
+    assert page.history.list.count() == 0
+    assert not any("RLD" in layer.name for layer in viewer.layers)
+
+    # The other channel as the image does not take this channel's PSF.
+    page.image.layer = viewer.layers["cells EGFP"]
+    assert page.psf.layer.name == "PSF of cells EGFP"
+
+
+def test_settings_are_those_of_the_last_session(open_dock, viewer):
+    _, page = open_dock("Deconvolve")
+    shown_iterations(page, 3)
+    page.methods.add("wb")
+    optics = MicroscopeSettings(na=1.2, immersion_index=1.33, size=(9, 9, 9))
+    pair, psf = simulated(optics, (0.2, 0.1, 0.1), ("dots",), 0)
+    for volume, name in ((pair.image, "cells"), (psf, "psf")):
+        viewer.add_image(volume.data, name=name, scale=volume.voxel_um, units=("um",) * 3)
+    page.bar.run_button.click()
+    page.bar.cancel_button.click()
+    viewer.window.remove_dock_widget(page.dock)
+    _, widget = viewer, viewer.window.add_plugin_dock_widget("napari-rln", "Deconvolution")[1]
+    again = widget.page("Deconvolve")
+    assert [row.key for row in again.methods.rows] == ["rld", "universal", "wb"]
+    assert again.methods.rows[0].form.fields["iterations"].value == 3
+    assert again.history.list.count() == 1
+
+
+def test_a_facility_engineer_runs_a_batch_of_zarr_images(open_dock, viewer, idle, tmp_path):
+    optics = MicroscopeSettings(na=1.1, immersion_index=1.33, size=(9, 9, 9))
+    voxel_um = (0.3, 0.1, 0.1)
+    for seed in range(2):
+        pair, psf = simulated(optics, voxel_um, ("dots",), seed)
+        shape, name = pair.image.shape, f"well-{seed}"
+        target = ZarrTarget.create(
+            tmp_path / f"{name}.ome.zarr", shape, None, "float32", voxel_um, name,
+            pair.image.record, version="0.5", chunk=(16, 64, 64), block=(16, 64, 64),
+        )  # fmt: skip
+        target.write(tuple(slice(0, n) for n in shape), pair.image.data)
+    write(psf, tmp_path / "psf.ome.tif")
+    viewer.open(str(tmp_path / "psf.ome.tif"), plugin="napari-rln")
+    _, page = open_dock("Deconvolve")
+    shown_iterations(page, 4)
+    page.methods.rows[1].check.setChecked(False)
+    page.batch_button.click()
+    batch = page.batch
+    batch.add(*(str(tmp_path / f"well-{seed}.ome.zarr") for seed in range(2)))
+    batch.folder.line.setText(str(tmp_path))
+    batch.bar.run_button.click()
+    idle(page.jobs, 120)
+    said = [batch.table.item(row, 3).text() for row in range(batch.table.rowCount())]
+    assert len(said) == 2
+    assert all("done" in text or "finished" in text for text in said), said
+    outputs = sorted((tmp_path / "rld").glob("*.ome.zarr"))
+    assert len(outputs) == 2
+    for out in outputs:
+        assert open_contents(out).record.method == "rld"
+    # The same without a window: the command is one click away.
+    viewer.open(str(tmp_path / "well-0.ome.zarr"), plugin="napari-rln")
+    page.copy.copy_command()
+    text = QApplication.clipboard().text()
+    assert "napari-rln run" in text
+    assert str(tmp_path / "well-0.ome.zarr") in text
+    batch.close()
+
+
+def test_a_methods_person_trains_compares_and_exports(
+    open_dock, viewer, idle, library, tmp_path, qtbot
+):
+    optics = MicroscopeSettings(na=1.2, immersion_index=1.33, size=(9, 9, 9))
+    pair, psf = simulated(optics, (0.2, 0.1, 0.1), ("shells",), 1)
+    for volume, name in ((pair.image, "cells"), (psf, "psf"), (pair.truth, "truth")):
+        viewer.add_image(volume.data, name=name, scale=volume.voxel_um, units=("um",) * 3)
+    _, train = open_dock("Train")
+    train.form.psf.layer, train.form.image.layer = viewer.layers["psf"], viewer.layers["cells"]
+    for name, value in {
+        "steps": 4, "validate": 1, "validate_every": 2, "examples": 2, "shape": (32, 32, 32),
+        "patch": 16, "batch": 2, "start_iterations": 3,
+    }.items():  # fmt: skip
+        train.form.training.fields[name].value = value
+    train.form.name.setText("mine")
+    train.bar.run_button.click()
+    idle(train.jobs, 120)
+    assert "mine" in library.names(), train.bar.message.text()
+    clicked(train, "Use this model")
+    dock = train.dock
+    assert dock.tabs.tabText(dock.tabs.currentIndex()) == "Deconvolve"
+    _, page = open_dock("Deconvolve")
+    page.image.layer, page.psf.layer = viewer.layers["cells"], viewer.layers["psf"]
+    assert [row.key for row in page.methods.rows] == ["rld", "universal", "mine"]
+    shown_iterations(page, 5)
+    page.compare.truth.layer = viewer.layers["truth"]
+    page.bar.run_button.click()
+    idle(page.jobs, 120)
+    rows = page.compare.table.comparison.rows
+    assert [row.name for row in rows] == [
+        "cells", "cells · RLD 5", "cells · RLN universal", "cells · RLN mine",
+    ]  # fmt: skip
+    assert all(np.isfinite(row.volume.psnr_db) for row in rows)
+    page.compare.residual_button.click()
+    idle(page.jobs)
+    assert sum(layer.name.endswith("residual") for layer in viewer.layers) == 3
+
+    # Before and after, and back to the panels as they were.
+    before = [layer.name for layer in viewer.layers if layer.visible]
+    dock.show_page("Compare")
+    page.compare._pair.open()
+    page.compare.before_after.swipe_button.setChecked(True)
+    assert not viewer.canvas.grid.enabled
+    assert any(layer.name.startswith("left: ") for layer in viewer.layers)
+    page.compare.before_after.swipe_button.setChecked(False)
+    assert viewer.canvas.grid.enabled
+    assert [layer.name for layer in viewer.layers if layer.visible] == before
+
+    page.compare.views_button.click()
+    _, views = open_dock("Lateral and axial views")
+    views.export(str(tmp_path / "figure.svg"))
+    idle(views.jobs)
+    text = (tmp_path / "figure.svg").read_text()
+    assert "RLN mine</text>" in text  # text as text
+    page.compare.table.comparison.to_csv(tmp_path / "table.csv")
+    assert "psnr_db" in (tmp_path / "table.csv").read_text()
