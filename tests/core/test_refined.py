@@ -395,3 +395,21 @@ def test_a_shared_run_is_gone_on_with_only_if_it_kept_what_is_needed():
         before = shared._path[1]
         deconvolve(image, PSF, REFINED, shared=shared)
         assert (before.done > 20) == continued
+
+
+def test_a_network_takes_its_estimates_from_a_longer_run_that_kept_them():
+    image = _image()
+    shared = Shared(REFINED.marks)
+    deconvolve(image, PSF, replace(RLD, iterations=70), shared=shared)
+    run = shared._path[1]
+    together = deconvolve(image, PSF, REFINED, shared=shared)
+    assert run.done == 70  # no iteration is repeated or added
+    np.testing.assert_array_equal(together.data, deconvolve(image, PSF, REFINED).data)
+
+
+def test_a_shorter_run_is_not_taken_from_a_longer_one():
+    image, few = _image(), replace(RLD, iterations=COUNTS[0])
+    shared = Shared(REFINED.marks)
+    deconvolve(image, PSF, replace(RLD, iterations=70), shared=shared)
+    together = deconvolve(image, PSF, few, shared=shared)
+    np.testing.assert_array_equal(together.data, deconvolve(image, PSF, few).data)

@@ -197,15 +197,17 @@ def iteration_of(
     settings: RichardsonLucySettings,
     iterations: int,
     marks: Collection[int] = (),
+    *,
+    beyond: bool = False,
 ) -> RichardsonLucyIteration:
     """Return the iteration of an observation, with one view continued from an earlier method's.
 
-    The estimates after ``marks`` iterations are kept.
+    The estimates after ``marks`` iterations are kept; ``beyond`` as in :meth:`.Shared.path`.
     """
     views, device = observation.views, observation.device
     if len(views) > 1:
         return start_iteration(views, settings, device, marks=marks)
-    return observation.shared.path(views[0], settings, device, iterations, marks)
+    return observation.shared.path(views[0], settings, device, iterations, marks, beyond=beyond)
 
 
 def iterate(
@@ -223,6 +225,7 @@ def iterate(
     for done in range(run.done + 1, iterations + 1):
         due = done % every == 0 or done == iterations
         change = run.step(measure=due)
+        observation.shared.watch(run)
         if not due:
             continue
         observation.memory.sample()

@@ -22,6 +22,7 @@ from napari_rln.deconvolution.calibration import (
     calibrate,
     prepare_image,
 )
+from napari_rln.deconvolution.outside_light import OutsideLight
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import RichardsonLucySettings
@@ -48,7 +49,7 @@ class Shared:
     def __init__(self, marks: Iterable[int] = ()) -> None:
         self.marks = set(marks)
         self._results: dict[Hashable, Any] = {}
-        self._path: tuple[Hashable, RichardsonLucyIteration] | None = None
+        self._path: tuple[Hashable, RichardsonLucyIteration, OutsideLight | None] | None = None
 
     def calibrate(self, image: Volume, settings: CalibrationSettings) -> Calibration:
         """Return the calibration of an image, see :func:`.calibration.calibrate`."""
@@ -83,21 +84,40 @@ class Shared:
         device: torch.device,
         iterations: int,
         marks: Collection[int] = (),
+        *,
+        beyond: bool = False,
     ) -> RichardsonLucyIteration:
         """Return a run with fewer iterations than requested, continued from an earlier method.
 
-        It keeps the estimates after ``marks`` iterations, and those that a later method needs.
+        It keeps the estimates after ``marks`` iterations, and those that a later method needs. With
+        ``beyond`` it may have more iterations, if it has kept the estimate of those requested.
         """
         key = _key(view, settings, device)
         if self._path is not None:
             run = self._path[1]
             lost = any(mark <= run.done and mark not in run.kept for mark in marks)
-            if self._path[0] == key and run.done < iterations and not lost:
+            is_usable = run.done < iterations or (beyond and iterations in run.kept)
+            if self._path[0] == key and is_usable and not lost:
                 return run
         self._path = None  # frees its memory for the next
-        run = rld.start_iteration([view], settings, device, marks=self.marks.union(marks))
-        self._path = key, run
+        kept = self.marks.union(marks)
+        run = rld.start_iteration([view], settings, device, marks=kept)
+        # A network scales its result with the light, taken at the same iteration by any method.
+        watch = OutsideLight(view.image, view.calibration) if kept else None
+        self._path = key, run, watch
         return run
+
+    def watch(self, run: RichardsonLucyIteration) -> OutsideLight | None:
+        """Return the light from outside in a run of :meth:`path`, after an update.
+
+        To be called after each of its steps; none if no method needs it.
+        """
+        if self._path is None or self._path[1] is not run:
+            return None
+        light = self._path[2]
+        if light is not None:
+            light.update(run)
+        return light
 
     def release_path(self) -> None:
         """Discard the last run of :meth:`path`, and free its memory."""

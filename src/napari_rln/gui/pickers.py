@@ -1,6 +1,7 @@
 """Choice of a layer, and of its voxel size."""
 
 from collections.abc import Callable
+from functools import cached_property
 from weakref import WeakSet
 
 from magicgui.widgets import create_widget
@@ -18,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import VoxelUm, check_voxel_um
+from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import LABEL, VoxelField
@@ -34,6 +35,7 @@ from napari_rln.gui.layers import (
 from napari_rln.gui.layouts import fill
 
 _UNKNOWN = "?"
+_NO_SIZES: VoxelUm = (0.0, 0.0, 0.0)
 
 
 class LayerPicker(QWidget):
@@ -159,21 +161,30 @@ class VolumePicker(LayerPicker):
         self._label = QLabel()
         self.edit_button = QToolButton(text="\N{PENCIL}", checkable=True, autoRaise=True)
         self.edit_button.setToolTip("<p>Click to correct the voxel size.</p>")
-        self.voxel = VoxelField(_UNKNOWN)
-        self.voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
         tip = "<p>The layer has these sizes but no unit; click if they are micrometres.</p>"
         self.as_um_button = QPushButton("As \N{MICRO SIGN}m", toolTip=tip)
         above = fill(QHBoxLayout(), self._label, self.edit_button, self.as_um_button, spacing=2)
         above.addStretch(1)
         self._layout.addLayout(above)
-        self._layout.addWidget(self.voxel)
         self._followed: WeakSet[Layer] = WeakSet()
+        self._sizes: VoxelUm | None = None  # of the layer, in micrometres or without a unit
         self._offered = False  # whether the sizes may be micrometres
         self._refused = ""  # why the typed size is not written into the layer
-        self.voxel.changed.connect(self._write_voxel)
         self.edit_button.toggled.connect(self._show_parts)
         self.as_um_button.clicked.connect(self._write_voxel)
         self._on_layer()
+
+    @cached_property
+    def voxel(self) -> VoxelField:
+        """The numbers of the voxel size, made when they are first needed: they are rarely."""
+        field = VoxelField(_UNKNOWN)
+        field.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
+        field.value = self._sizes or _NO_SIZES
+        field.setEnabled(self.layer is not None)
+        field.setVisible(False)
+        field.changed.connect(self._write_voxel)
+        self._layout.addWidget(field)
+        return field
 
     def source(self, name: str) -> LayerImage:
         """Return the chosen volume, not read yet; see :meth:`LayerPicker.source`."""
@@ -205,14 +216,15 @@ class VolumePicker(LayerPicker):
                 follow(self, getattr(layer.events, name), self._on_layer)
         known = None if layer is None else voxel_um_of(layer)
         offered = layer is not None and known is None and self._has_scale(layer)
-        shown = zyx_sizes(edges_of(layer)) if offered and layer is not None else known
-        self.voxel.setEnabled(layer is not None)
-        self.voxel.blockSignals(True)
-        self.voxel.value = shown or (0.0, 0.0, 0.0)
-        self.voxel.blockSignals(False)
+        self._sizes = zyx_sizes(edges_of(layer)) if offered and layer is not None else known
+        if self._has_numbers:
+            self.voxel.setEnabled(layer is not None)
+            self.voxel.blockSignals(True)
+            self.voxel.value = self._sizes or _NO_SIZES
+            self.voxel.blockSignals(False)
         self._refused = ""
         self._offered = offered
-        self._label.setText(_summary(known, shown))
+        self._label.setText(_summary(known, self._sizes))
         self._show_parts()
         self.changed.emit()
 
@@ -223,8 +235,15 @@ class VolumePicker(LayerPicker):
         self._label.setVisible(layer is not None)
         self.edit_button.setVisible(is_known)
         self.as_um_button.setVisible(self._offered)
-        needed = bool(self._refused or self.voxel.warning.text()) or not is_known
-        self.voxel.setVisible(layer is not None and (needed or self.edit_button.isChecked()))
+        unlikely = self._sizes is not None and bool(voxel_um_problem(self._sizes))
+        wanted = unlikely or bool(self._refused) or not is_known or self.edit_button.isChecked()
+        shown = layer is not None and wanted
+        if shown or self._has_numbers:
+            self.voxel.setVisible(shown)
+
+    @property
+    def _has_numbers(self) -> bool:
+        return "voxel" in self.__dict__
 
     def _write_voxel(self) -> None:
         layer = self.layer

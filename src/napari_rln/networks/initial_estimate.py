@@ -132,12 +132,10 @@ def initial_estimate(
         iterations, trial = start.after(stop.iterations), stop.trial
     else:
         iterations = settings.iterations
-    watch = None
     if ladder is not None and single:  # the result is scaled with it
         outside = True
     known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
-    if outside and settings.back_projector == "matched" and not known:
-        watch = OutsideLight(image, calibration)
+    outside = outside and settings.back_projector == "matched" and not known
     if ladder is not None:
         # Of two views the first on its own voxels: interpolation would correlate its noise. As each
         # corrects the estimate, their joint iterations are fewer (benchmarks/dual.py).
@@ -155,7 +153,14 @@ def initial_estimate(
     if not single:  # the stop is that of the first view alone
         settings = replace(settings, start="image")
     marks = () if ladder is None else COUNTS
-    run = iteration_of(observation, settings, iterations, marks)
+    run = iteration_of(observation, settings, iterations, marks, beyond=True)
+    if ladder is not None and best is None and COUNTS[-1] in run.kept:  # by an earlier method
+        best = ladder.predict(observation.views[0], run)
+        iterations = ladder.iterations(best)
+        run = iteration_of(observation, settings, iterations, marks, beyond=True)
+    watch = None
+    if outside:
+        watch = observation.shared.watch(run) or OutsideLight(image, calibration)
     while run.done < iterations:
         change = run.step(measure=False)
         yield Report(
@@ -171,10 +176,10 @@ def initial_estimate(
         if ladder is not None and best is None and run.done == COUNTS[-1]:
             best = ladder.predict(observation.views[0], run)
             iterations = ladder.iterations(best)
-    data = run.estimate()
+    data = run.kept[iterations] if iterations < run.done else run.estimate()
     if ladder is not None and best is not None:
         kept = {count: estimate for count, estimate in run.kept.items() if count <= iterations}
-        data = ladder.around(kept | {run.done: data}, best)
+        data = ladder.around(kept | {iterations: data}, best)
     # The residual of the result needs it converged, whatever the number of iterations.
     while watch is not None and not watch.update(run):
         run.step(measure=False)

@@ -1,15 +1,16 @@
 """Layers side by side in napari's grid, without taking the view away from the user."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from weakref import WeakSet
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_rln.gui.compare.names import panel_width, show_names
 from napari_rln.gui.events import follow
 
+_PAUSE_MS = 10  # between two names
 _ONE_ROW = 4  # most panels in one row; more are arranged in several
 
 
@@ -24,6 +25,9 @@ class SideBySide(QObject):
         self._hidden: WeakSet[Layer] = WeakSet()
         self._named: WeakSet[Layer] = WeakSet()
         self._is_shown = False
+        self._to_name: list[Layer] = []
+        self._timer = QTimer(self, singleShot=True, interval=_PAUSE_MS)
+        self._timer.timeout.connect(self._name_next)
         follow(self, viewer.canvas.grid.events.enabled, self._on_grid)
 
     @property
@@ -76,11 +80,22 @@ class SideBySide(QObject):
         rows, columns = self._viewer.canvas.grid.actual_shape(self._viewer.layers)
         return rows, columns
 
-    def _name(self, layers: Iterable[Layer]) -> None:
-        """Show the names of layers on their panels, and of no others."""
+    def _name(self, layers: Sequence[Layer]) -> None:
+        """Show the names of layers on their panels, and of no others.
+
+        napari takes 30 ms for each: other events are handled in between.
+        """
         show_names(set(self._named) - {*layers}, False)
         self._named = WeakSet(layers)
-        show_names(self._named, True, width=panel_width(self._viewer))
+        self._to_name = [*layers]
+        self._timer.start()
+
+    def _name_next(self) -> None:
+        if self._to_name:
+            layer = self._to_name.pop(0)
+            if layer in self._named and layer in self._viewer.layers:
+                show_names([layer], True, width=panel_width(self._viewer))
+            self._timer.start()
 
     def _end(self) -> None:
         self._name(())
