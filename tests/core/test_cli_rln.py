@@ -252,7 +252,7 @@ def test_rln_needs_the_psf_unless_the_model_starts_from_the_image(files, tmp_pat
     out = tmp_path / "result.tif"
     started = _saved(tmp_path)
     assert _run("rln", files["image"], "-o", out, "-m", started) == cli.CANNOT_BE_USED
-    assert "needs the PSF" in capsys.readouterr().err
+    assert "the PSF cannot be computed without the numerical aperture" in capsys.readouterr().err
     assert not out.exists()
     _model(variant="paper", psf=None).save(started)
     assert _run("rln", files["image"], "-o", out, "-m", started) == 0

@@ -179,8 +179,22 @@ def test_a_facility_engineer_runs_a_batch_of_zarr_images(open_dock, viewer, idle
     assert len(outputs) == 2
     for out in outputs:
         assert open_contents(out).record.method == "rld"
+    # A microscope's file in the list needs no PSF: its own is computed from its optics.
+    (tmp_path / "czi").mkdir()
+    one = (pair.image.data[None, None] + 100).astype(np.uint16)
+    files.write_czi(
+        tmp_path / "czi" / "cells.czi", files.czi_planes(one), files.czi_xml((files.GFP,))
+    )
+    page.psf.layer = None
+    batch.inputs.clear()
+    batch.add(str(tmp_path / "czi" / "cells.czi"))
+    batch.bar.run_button.click()
+    idle(page.jobs, 120)
+    assert not batch.bar.message.property("error"), batch.table.item(0, 3).text()
+    assert batch.table.rowCount() == 1
     # The same without a window: the command is one click away.
     viewer.open(str(tmp_path / "well-0.ome.zarr"), plugin="napari-rln")
+    page.psf.layer = viewer.layers["psf"]
     page.copy.copy_command()
     text = QApplication.clipboard().text()
     assert "napari-rln run" in text
@@ -242,5 +256,9 @@ def test_a_methods_person_trains_compares_and_exports(
     idle(views.jobs)
     text = (tmp_path / "figure.svg").read_text()
     assert "RLN mine</text>" in text  # text as text
+    page.compare.save(tmp_path)
+    idle(page.jobs)
+    saved = read(tmp_path / "cells \N{MIDDLE DOT} RLN mine.ome.tif")
+    assert saved.record.facts["model"]["method"] == "train"
     page.compare.table.comparison.to_csv(tmp_path / "table.csv")
     assert "psnr_db" in (tmp_path / "table.csv").read_text()

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -110,6 +111,7 @@ class Dock(QWidget):
             page.result_finished.connect(lambda result: self.page(COMPARE).add_result(result))
             page.run_finished.connect(lambda: self.page(COMPARE).compare_new())
             page.image.changed.connect(self._look_at_image)
+            page.psf.dropped.connect(self._open_psf)
             QTimer.singleShot(0, self._look_at_image)
             return page
         deconvolution = self.page(DECONVOLVE)
@@ -122,6 +124,12 @@ class Dock(QWidget):
         place = self.tabs.widget([*_MODULES].index(title))
         place.layout().takeAt(0).widget().deleteLater()
         fill(place.layout(), page, margin=0)
+
+    def _open_psf(self, path: Path) -> None:
+        """Open the file of a PSF on its page; the page Deconvolve then takes it."""
+        self.page(DECONVOLVE).psf.suggest(None)
+        self.show_page(PSF)
+        self.page(PSF).open_file(path)
 
     def _look_at_image(self) -> None:
         """Show a plane with structure of an image that is chosen for the first time."""

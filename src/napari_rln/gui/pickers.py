@@ -8,6 +8,7 @@ from magicgui.widgets import create_widget
 from napari.components import ViewerModel
 from napari.layers import Layer
 from qtpy.QtCore import Signal
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
+from napari_rln.gui.dropped_files import dropped_file
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import LABEL, VoxelField
@@ -52,6 +54,7 @@ class LayerPicker(QWidget):
     """
 
     changed = Signal()
+    dropped = Signal(object)  # the path of a file, after :meth:`accept_files`
 
     def __init__(
         self,
@@ -92,6 +95,22 @@ class LayerPicker(QWidget):
         if layer in self._combo.choices:
             self._by_hand = True
             self._combo.value = layer
+
+    def accept_files(self) -> None:
+        """Let the user drop a file here, which is reported."""
+        self.setAcceptDrops(True)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Accept a single file."""
+        if dropped_file(event.mimeData()) is not None:
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Report a dropped file."""
+        path = dropped_file(event.mimeData())
+        if path is not None:
+            event.acceptProposedAction()
+            self.dropped.emit(path)
 
     @property
     def is_chosen_by_hand(self) -> bool:

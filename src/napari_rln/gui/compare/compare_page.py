@@ -3,6 +3,7 @@
 import dataclasses
 import html
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -10,6 +11,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -30,6 +32,7 @@ from napari_rln.gui.compare.iteration_browser import IterationBrowser
 from napari_rln.gui.compare.residual_maps import ResidualMaps
 from napari_rln.gui.compare.side_by_side import SideBySide
 from napari_rln.gui.compare.three_d import ThreeD
+from napari_rln.gui.deconvolve.autosave import saving_job
 from napari_rln.gui.deconvolve.chosen_method import FinishedResult, Inputs
 from napari_rln.gui.deconvolve.streams import (
     COMPARED,
@@ -126,7 +129,13 @@ class ComparePage(QWidget):
         self.browser = IterationBrowser(viewer)
         self.bar = RunBar(jobs, self.compare, label="Compare", window=_WINDOW)
         self.compare_button = self.bar.run_button
+        tip = (
+            "<p>Writes the results of the image as OME-TIFF, with voxel size and record. Choose "
+            "the folder.</p>"
+        )
+        self.save_button = QPushButton("Save results\N{HORIZONTAL ELLIPSIS}", toolTip=tip)
         self._lay_out()
+        self.save_button.clicked.connect(self._on_save)
         self.image.currentIndexChanged.connect(self._on_image)
         self.residual_button.clicked.connect(lambda: self.bar.attempt(self.add_residuals))
         self.register_button.clicked.connect(lambda: self.bar.attempt(self.register))
@@ -223,6 +232,13 @@ class ComparePage(QWidget):
         jobs = [self.maps.job(group.inputs, each, _WINDOW, self.arrange) for each in results]
         self._jobs.add(*jobs)
 
+    def save(self, folder: Path) -> None:
+        """Queue the writing of the results of the chosen image into a folder."""
+        layers = [layer for layer in self.layers() if not layer.multiscale]
+        if not layers:
+            raise RlnError("the results are on disk already; their layers show where.")
+        self._jobs.add(*(saving_job(layer, folder, _WINDOW) for layer in layers))
+
     def register(self) -> None:
         """Register the reference to the chosen image, on its grid."""
         if self.reference.layer is None:
@@ -296,6 +312,11 @@ class ComparePage(QWidget):
         point = self._viewer.dims.point
         return [crop_like(image, source_of(layer, point)) for layer in layers]
 
+    def _on_save(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the results")
+        if folder:
+            self.bar.attempt(lambda: self.save(Path(folder)))
+
     def _open_views(self) -> None:
         self._viewer.window.add_plugin_dock_widget("napari-rln", "Lateral and axial views")
 
@@ -338,7 +359,8 @@ class ComparePage(QWidget):
         self._pair = Collapsible("Swipe or blink two layers", self.before_after)
         below = fill(QVBoxLayout(self._shown_with_results), margin=0)
         known = Collapsible("Truth and reference", others)
-        fill(below, look, self._pair, self.browser, self.views_button)
+        more = fill(QHBoxLayout(), (self.views_button, 1), self.save_button)
+        fill(below, look, self._pair, self.browser, more)
         fill(below, self.bar, self.table, known)
         parts = (self._image_row, self.words, self._shown_with_results)
         fill(QVBoxLayout(content), *parts, margin=PAGE_MARGIN)

@@ -1,4 +1,4 @@
-"""Results saved beside their image as soon as they are finished."""
+"""Results written as files: each as soon as it is finished, or those that are compared."""
 
 from pathlib import Path
 
@@ -36,14 +36,22 @@ class Autosave(QCheckBox):
             return
         if not image.source.path:
             raise RlnError(
-                f"{layer.name} is not saved, as {image.name} does not come from a file; save the "
-                "layer with File > Save Selected Layers."
+                f"{layer.name} is not saved, as {image.name} does not come from a file; press Save "
+                "results on the page Compare."
             )
-        path = _free(Path(image.source.path).absolute().parent, file_name(layer.name))
-        check_folder(path)
-        volume = source_of(layer, (0.0,) * layer.ndim)
-        steps = one_step("saving", lambda: write(volume.read(), path))
-        jobs.add(BackgroundJob(f"saving {path.name}", steps, key=path))
+        jobs.add(saving_job(layer, Path(image.source.path).absolute().parent))
+
+
+def saving_job(layer: Image, folder: Path, window: str = "") -> BackgroundJob:
+    """Return a job that writes a layer into a folder as OME-TIFF, under a name that is not taken.
+
+    Raises :class:`RlnError` if the folder is not writable.
+    """
+    path = _free(folder, file_name(layer.name))
+    check_folder(path)
+    volume = source_of(layer, (0.0,) * layer.ndim)
+    steps = one_step("saving", lambda: write(volume.read(), path))
+    return BackgroundJob(f"saving {path.name}", steps, key=path, window=window)
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -41,13 +41,14 @@ from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
+from napari_rln.psf.from_optics import GivenOptics
 
 # Modules that import Zarr are imported where they are used: napari opens the dock faster.
 if TYPE_CHECKING:
     from napari_rln.engine.reports import BatchItem, ItemOutcome
 
 _ENDINGS = {"OME-Zarr": "ome.zarr", "OME-TIFF": "ome.tif"}
-_FILES = "Images and tables (*.tif *.tiff *.csv);;All files (*)"
+_FILES = "Images and tables (*.tif *.tiff *.lsm *.czi *.lif *.nd2 *.oib *.oif *.csv);;All files (*)"
 _COLUMNS = ("Image", "Method", "Progress", "State")
 _STATE = 3
 _WINDOW = "batch"  # shows the progress of these jobs, instead of the dock
@@ -206,7 +207,12 @@ class BatchWindow(QDialog):
         self.bar.add_button(show)
         above = fill(QHBoxLayout(), (self.inputs, 1), buttons)
         rows = fill(QFormLayout(), ("Results in", self.folder), ("Format", self.ending))
-        note = QLabel("Methods, PSF, and the options of results on disk are those of the dock.")
+        note = QLabel(
+            "Methods, PSF, and the options of results on disk are those of the page Deconvolve. "
+            "Without a PSF there, that of each image is computed from the optics that its file "
+            "states.",
+            wordWrap=True,
+        )
         fill(QVBoxLayout(self), (above, 1), rows, note, (self.table, 2), self.bar)
 
     def _add_files(self) -> None:
@@ -230,9 +236,9 @@ def _batch(
     """
     from napari_rln.engine.batch import BatchSettings, Ending, list_jobs, run_batch_iter
     from napari_rln.engine.job import Job as DeconvolutionJob
-    from napari_rln.engine.run import read_psf
+    from napari_rln.engine.run import optics_of_file, read_psf
     from napari_rln.engine.task import Task
-    from napari_rln.io.image import ImageFile
+    from napari_rln.io.image import ImageFile, open_image
 
     assert ending in get_args(Ending)
 
@@ -262,9 +268,15 @@ def _batch(
         job = item.job
         psf = read_psf(job.psfs[0].file, job.image.channel) if job.psfs else dock_psf
         (used,) = job.methods
+        if psf is not None:
+            psf = fit_psf_to(job.image, psf, task.repair)
+        elif used.needs_psf:
+            image = open_image(job.image)
+            known = optics_of_file(job.image, GivenOptics(), job.image.channel or 0)
+            psf = known.psf(image.voxel_um, image.shape[0])
         return Task(
             image=job.image,
-            psf=fit_psf_to(job.image, psf, task.repair) if psf else None,
+            psf=psf,
             method=used if used == method else _from_library(used),
             output=job.output,
             execution=task.execution,

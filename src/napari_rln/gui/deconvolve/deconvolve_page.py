@@ -66,6 +66,8 @@ class DeconvolvePage(QWidget):
         self.jobs = JobQueue(self)
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
+        self.psf.setToolTip("<p>Choose the layer of the PSF, or drop its file here.</p>")
+        self.psf.accept_files()
         self.channels = Channels(napari_viewer)
         self.microscope = MicroscopePsf(napari_viewer, self.image, self.psf, self.channels)
         tip = (
@@ -265,12 +267,9 @@ class DeconvolvePage(QWidget):
         ]
 
     def _batch_task(self) -> BatchTask:
-        methods = self.methods.chosen()
-        needed = self.psf.layer or any(method.needs_psf for method in methods)
-        psf = self.psf.source("the PSF") if needed else None
         return BatchTask(
-            methods=methods,
-            psf=psf,
+            methods=self.methods.chosen(),
+            psf=self.psf.source("the PSF") if self.psf.layer else None,
             repair=self.repair.isChecked(),
             output=self.destination.format.settings(),
             execution=self.destination.execution.settings(),

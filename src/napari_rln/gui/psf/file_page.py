@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from magicgui.widgets import FileEdit
-from qtpy.QtCore import QMimeData, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
@@ -17,7 +17,7 @@ from napari_rln.io.image import open_contents
 from napari_rln.io.lazy import OpenedImage
 from napari_rln.io.volumes import read
 
-_KINDS = "Volumes (*.tif *.tiff *.lsm *.ome zarr.json .zattrs)"
+_KINDS = "Volumes (*.tif *.tiff *.lsm *.czi *.lif *.nd2 *.oib *.oif *.ome zarr.json .zattrs)"
 _AS_IN_FILE = "file"  # placeholder of the voxel size
 _PARTS = {"channel": "Channel", "time": "Time point"}
 
@@ -92,12 +92,6 @@ class FilePage(QWidget):
         for box in self.parts.values():
             box.clear()
             self._rows.setRowVisible(box, False)
-
-
-def dropped_file(data: QMimeData) -> Path | None:
-    """Return the only file that is dragged; None if there is none, or several."""
-    paths = [Path(url.toLocalFile()) for url in data.urls() if url.isLocalFile()]
-    return paths[0] if len(paths) == 1 else None
 
 
 def _read(path: Path, voxel_um: VoxelUm | None, part: dict[str, int]) -> Volume | OpenedImage:

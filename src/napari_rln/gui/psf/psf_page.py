@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments, psf_arguments
+from napari_rln.gui.dropped_files import dropped_file
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
@@ -30,7 +31,7 @@ from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.layouts import PAGE_MARGIN, ScrollArea, StackedPages, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import BeadsPage
-from napari_rln.gui.psf.file_page import FilePage, dropped_file
+from napari_rln.gui.psf.file_page import FilePage
 from napari_rln.gui.psf.microscope_page import MicroscopePage
 from napari_rln.gui.psf.psf_pictures import PsfPictures, psf_pictures
 from napari_rln.gui.psf.repairs import Repairs
@@ -178,8 +179,12 @@ class PsfPage(QWidget):
         path = dropped_file(event.mimeData())
         if path is not None:
             event.acceptProposedAction()
-            self.pages.tabs.setCurrentIndex(_FILE)
-            self.bar.attempt(lambda: self.opening.open_dropped(path))
+            self.open_file(path)
+
+    def open_file(self, path: Path) -> None:
+        """Go to the tab of files, and open one as a PSF."""
+        self.pages.tabs.setCurrentIndex(_FILE)
+        self.bar.attempt(lambda: self.opening.open_dropped(path))
 
     def _examine_soon(self) -> None:
         self._timer.start()
