@@ -1,11 +1,16 @@
 """Click paths of four users, from their file to their answer."""
 
+import json
+import re
+
 import microscope_files as files
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication, QPushButton
 
+from napari_rln.core.record import array_hash
 from napari_rln.core.volume import Volume
+from napari_rln.engine.job import Job
 from napari_rln.gui.layers import record_of
 from napari_rln.io.image import open_contents
 from napari_rln.io.ome_zarr import ZarrTarget
@@ -86,7 +91,7 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
     viewer.open(str(path), plugin="napari-rln")
     assert [layer.name for layer in viewer.layers] == ["cells DAPI", "cells EGFP"]
     _, page = open_dock("Deconvolve")
-    note = page.microscope.note.text()
+    note = page.stated.note.text()
     assert "NA 1.4, immersion index 1.518, emission 465 nm" in note
     assert page.channels.all.isChecked()
     assert not page.destination.on_disk
@@ -104,6 +109,7 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
         # Of its own image, with the PSF of its own wavelength.
         own = Volume.from_array(images[number], files.VOXEL_UM)
         assert record.inputs["image"] == own.hash
+        assert record.inputs["psf"] == array_hash(psf.data)
         stated[channel] = record_of(psf).facts["optics"]["stated"]["wavelength_um"]
         saved = read(tmp_path / f"cells {channel} \N{MIDDLE DOT} RLD 5.ome.tif")
         np.testing.assert_array_equal(saved.data, result.data)
@@ -127,9 +133,54 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
     assert page.history.list.count() == 0
     assert not any("RLD" in layer.name for layer in viewer.layers)
 
-    # The other channel as the image does not take this channel's PSF.
+    # What was computed for one image is not taken for another.
+    assert page.psf.layer is None
     page.image.layer = viewer.layers["cells EGFP"]
-    assert page.psf.layer.name == "PSF of cells EGFP"
+    assert page.psf.layer is None
+    assert "emission 509 nm" in page.stated.note.text()
+    viewer.add_image(images[0], name="unrelated", scale=files.VOXEL_UM, units=("um",) * 3)
+    page.image.layer = viewer.layers["unrelated"]
+    assert page.psf.layer is None
+    page.bar.run_button.click()
+    assert "Choose the PSF of unrelated" in page.bar.message.text()
+    page.copy.copy_command()
+    assert "Choose the PSF of unrelated" in page.bar.message.text()
+    # A copied run computes them too.
+    page.image.layer = viewer.layers["cells DAPI"]
+    page.copy.copy_command()
+    text = QApplication.clipboard().text()
+    documents = re.findall(r"^napari-rln run - <<'END'$(.*?)^END$", text, re.DOTALL | re.MULTILINE)
+    jobs = [Job.from_json(json.loads(document)) for document in documents]
+    assert [(job.image.channel, job.psfs, job.computes_psfs) for job in jobs] == [
+        (0, (), True), (1, (), True),
+    ]  # fmt: skip
+
+
+def test_a_channel_whose_optics_are_unknown_takes_no_other_channels_psf(
+    open_dock, viewer, idle, czi, tmp_path
+):
+    _, images = czi
+    path, transmitted = tmp_path / "two.czi", {"Name": "T-PMT"}
+    files.write_czi(
+        path, files.czi_planes(np.stack(images)[None]), files.czi_xml((transmitted, files.GFP))
+    )
+    viewer.open(str(path), plugin="napari-rln")
+    _, page = open_dock("Deconvolve")
+    assert not page.channels.all.isChecked()  # too little is known
+    page.channels.all.setChecked(True)
+    page.bar.run_button.click()
+    assert "Choose the PSF of " in page.bar.message.text()
+    assert "T-PMT" in page.bar.message.text()
+    assert not page.jobs.running  # nothing is computed before
+    page.channels.all.setChecked(False)
+    page.image.layer = next(layer for layer in viewer.layers if "EGFP" in layer.name)
+    page.channels.all.setChecked(False)
+    shown_iterations(page, 2)
+    page.methods.rows[1].check.setChecked(False)
+    page.bar.run_button.click()
+    idle(page.jobs)
+    page.image.layer = next(layer for layer in viewer.layers if layer.name.endswith("T-PMT"))
+    assert page.psf.layer is None
 
 
 def test_settings_are_those_of_the_last_session(open_dock, viewer):

@@ -71,6 +71,7 @@ class Dock(QWidget):
         else:
             worker = create_worker(load, modules, _start_thread=False)
             worker.returned.connect(self._on_loaded)
+            worker.errored.connect(self._on_failure)
             worker.start()
 
     def page(self, title: str) -> Any:
@@ -89,10 +90,13 @@ class Dock(QWidget):
         A page with jobs cancels them when it loses its own parent, and is deleted after the last.
         """
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._release_keys()
+            if DECONVOLVE in self._pages:  # what is still running has nowhere to be compared
+                self._pages[DECONVOLVE].result_finished.disconnect()
+                self._pages[DECONVOLVE].run_finished.disconnect()
             for title, page in self._pages.items():
                 if title != COMPARE:  # it has the jobs of the deconvolutions
                     page.setParent(None)
+            self._release_keys()
             self.deleteLater()
         return bool(super().event(event))
 
@@ -169,6 +173,12 @@ class Dock(QWidget):
         layers = self._viewer.layers
         has_psf = any(is_psf(layer) or optics_of(layer) is not None for layer in layers)
         return DECONVOLVE if has_psf or not layers else PSF
+
+    def _on_failure(self, error: Exception) -> None:
+        """Show why the modules cannot be imported, as with a damaged installation."""
+        for label in self.tabs.findChildren(QLabel):
+            label.setText(f"napari-rln cannot be loaded: {error}. Install it again.")
+            label.setWordWrap(True)
 
     def _on_loaded(self) -> None:
         self.is_loaded = True

@@ -35,6 +35,9 @@ SERIES = "napari-rln series"
 OPTICS = "napari-rln optics"
 """Metadata key of the optics that a layer's file states, as of :meth:`Optics.as_json`."""
 
+COMPUTED = "napari-rln computed from the file"
+"""Metadata key of a PSF that a run computed for its image; it is not offered for others."""
+
 DISPLAY_ONLY = "napari-rln display only"
 """Metadata key of a layer for display only, such as a preview, which is not an input."""
 
@@ -57,6 +60,7 @@ class LayerImage:
     transform: dict[str, Any]  # layer options with the same transform
     indices: dict[str, int] = field(default_factory=dict)  # along the leading axes, by label
     box: tuple[slice, ...] | None = None  # (z, y, x), part of the layer's volume; None for all
+    record: Record | None = None  # of the data
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -85,7 +89,7 @@ class LayerImage:
     def read(self) -> Volume:
         """Return the volume, which may take a while: call it in a worker thread."""
         return Volume.from_array(
-            np.asarray(self.data), self.voxel_um, name=self.name, record=record_of(self.layer)
+            np.asarray(self.data), self.voxel_um, name=self.name, record=self.record
         )
 
     def cropped(self, box: Sequence[slice]) -> "LayerImage":
@@ -174,7 +178,13 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
     name = layer.name + "".join(f" {label} {i}" for label, i in indices.items())
     transform = _transform_of(layer, before)
     return LayerImage(
-        layer=layer, data=data, voxel_um=voxel_um, name=name, transform=transform, indices=indices
+        layer=layer,
+        data=data,
+        voxel_um=voxel_um,
+        name=name,
+        transform=transform,
+        indices=indices,
+        record=record_of(layer),
     )
 
 

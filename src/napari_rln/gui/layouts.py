@@ -1,5 +1,6 @@
 """Layouts in one call, and containers of widgets."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from qtpy.QtCore import QEvent, QObject, Qt
@@ -9,6 +10,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QFrame,
     QLayout,
+    QPushButton,
     QScrollArea,
     QTabBar,
     QToolButton,
@@ -53,6 +55,13 @@ def fill(
         else:
             layout.addWidget(*arguments)
     return layout
+
+
+def button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
+    """Return a button with a tooltip, which calls a function when it is clicked."""
+    made = QPushButton(text, toolTip=f"<p>{tip}</p>")
+    made.clicked.connect(lambda: action())
+    return made
 
 
 class Collapsible(QWidget):

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from napari_rln.core.errors import ComputeError
+
 # Of torch, in the order in which it loads them.
-_LIBRARIES = ("torch_global_deps", "c10", "torch_cpu", "torch_python")
+_LIBRARIES = ("torch_global_deps", "c10", "torch_cpu")
 
 
 def load(modules: Sequence[str]) -> None:
@@ -22,9 +24,12 @@ def load(modules: Sequence[str]) -> None:
     """
     if "torch" not in sys.modules:
         _load_libraries()
-    with _without_collections():
-        for module in modules:
-            importlib.import_module(module)
+    try:
+        with _without_collections():
+            for module in modules:
+                importlib.import_module(module)
+    except RuntimeError as error:  # which superqt takes for the deletion of the worker
+        raise ComputeError(str(error)) from error
 
 
 def are_loaded(modules: Sequence[str]) -> bool:
@@ -34,13 +39,12 @@ def are_loaded(modules: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
-    """Put off collections of garbage, and leave what is imported out of all later ones."""
+    """Put off collections of garbage, each of which goes through all that is imported."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was_enabled:
             gc.enable()
 

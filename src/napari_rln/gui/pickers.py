@@ -96,6 +96,17 @@ class LayerPicker(QWidget):
             self._by_hand = True
             self._combo.value = layer
 
+    def suggest_preferred(self) -> None:
+        """Choose the first layer that is preferred, if there is one, as :meth:`suggest` does."""
+        found = next((layer for layer in self._choices(self) if self._prefer(layer)), None)
+        self.suggest(found)
+
+    def set_none(self, text: str) -> None:
+        """Set the text of the choice of no layer."""
+        if self._combo.null_string != text:
+            self._combo.null_string = text
+            self._update()
+
     def accept_files(self) -> None:
         """Let the user drop a file here, which is reported."""
         self.setAcceptDrops(True)

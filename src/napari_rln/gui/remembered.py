@@ -1,6 +1,7 @@
 """What the docks remember between sessions, in a file of the user's configuration folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,33 @@ import platformdirs
 from napari.layers import Layer
 
 from napari_rln.core.errors import warn
-from napari_rln.gui.layers import CHANNEL
+from napari_rln.gui.layers import CHANNEL, SERIES
 from napari_rln.io.paths import atomic
 
 _KEPT = 300  # values; the longest unused go first
 
 
 def remember(key: str, value: dict[str, Any]) -> None:
-    """Store a value of JSON's types; a failure to write the file is ignored."""
+    """Store a value of JSON's types; a failure to read or write the file is ignored."""
+    change(key, lambda _: value)
+
+
+def change(key: str, changed: Callable[[dict[str, Any] | None], dict[str, Any]]) -> None:
+    """Store what a function makes of the value stored last, also by another process.
+
+    A failure to read or write the file is ignored.
+    """
     path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path.with_suffix(".lock"), timeout=1):
             known = _read()
-            known.pop(key, None)  # the order is that of storing
-            known[key] = value
+            before = known.pop(key, None)  # the order is that of storing
+            known[key] = changed(before if isinstance(before, dict) else None)
             with atomic(path) as temporary:
                 kept = dict([*known.items()][-_KEPT:])
                 temporary.write_text(json.dumps(kept), encoding="utf-8")
-    except (OSError, filelock.Timeout):
+    except (OSError, NotImplementedError, filelock.Timeout):  # also a file system without locks
         return
 
 
@@ -36,18 +45,22 @@ def remembered(key: str) -> dict[str, Any] | None:
 
     A damaged file counts as empty, with a warning.
     """
-    value = _read().get(key)
+    try:
+        value = _read().get(key)
+    except OSError:
+        return None
     return value if isinstance(value, dict) else None
 
 
 def layer_key(layer: Layer) -> str:
-    """Return a key of a layer: its file and channel, or without a file its name and shape."""
+    """Return a key of a layer: file, image and channel, or without a file its name and shape."""
     path = layer.source.path
     if not path:
         shape = layer.data.shape  # of all axes
         return f"{layer.name} {' '.join(map(str, shape))}"
-    channel = layer.metadata.get(CHANNEL)
-    return str(Path(path).absolute()) + ("" if channel is None else f" channel {channel}")
+    parts = {"image": layer.metadata.get(SERIES), "channel": layer.metadata.get(CHANNEL)}
+    numbers = (f"{name} {number}" for name, number in parts.items() if number is not None)
+    return " ".join([str(Path(path).absolute()), *numbers])
 
 
 def _path() -> Path:
@@ -55,12 +68,16 @@ def _path() -> Path:
 
 
 def _read() -> dict[str, Any]:
+    """Return all values; empty if the file is absent or damaged.
+
+    Raises :class:`OSError` if it exists but cannot be read, as it must not be replaced then.
+    """
     path = _path()
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         warn(f"the settings of earlier sessions in {path} are damaged and ignored ({error}).")
         return {}
     return known if isinstance(known, dict) else {}

@@ -30,7 +30,8 @@ from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.shape import centre_crop, energy_box, fwhm_um
 
-_MAX_VOXELS = 127  # per axis, of an automatic size
+LARGEST = 127
+"""Most voxels per axis of an automatic size."""
 _RADIAL_STEP = 0.02  # of wavelength / NA: error of the spline at most 1e-6 of the peak
 _CYCLES = 2.0  # per wavelength / NA: highest lateral frequency of the intensity
 _LOBE = 6.0  # lateral FWHMs around the axis, from which the main lobe is centred
@@ -73,7 +74,7 @@ def compute_psf(
     """
     check_voxel_um(voxel_um, name)
     facts: dict[str, Any] = {}
-    deep = min(2 * planes - 1, _MAX_VOXELS) if planes and settings.modality == "widefield" else 0
+    deep = min(2 * planes - 1, LARGEST) if planes and settings.modality == "widefield" else 0
     full = settings.size or _largest_size(settings, voxel_um)
     if not settings.size:
         full = (max(full[0], deep), *full[1:])
@@ -119,7 +120,7 @@ def _largest_size(settings: MicroscopeSettings, voxel_um: VoxelUm) -> Shape:
         if settings.modality == "light-sheet":
             depth = min(depth, 2 * settings.sheet_fwhm_um)
         extent = (depth, math.inf, math.inf)
-    half = (min(_MAX_VOXELS // 2, r / v) for r, v in zip(extent, voxel_um, strict=True))
+    half = (min(LARGEST // 2, r / v) for r, v in zip(extent, voxel_um, strict=True))
     return cast("Shape", tuple(2 * max(1, math.ceil(h)) + 1 for h in half))
 
 

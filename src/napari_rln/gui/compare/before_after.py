@@ -76,6 +76,11 @@ class BeforeAfter(QWidget):
             compared.ended.connect(self._on_end)
         self._show_state()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether two layers are compared."""
+        return self.swipe.is_on or self.blink.is_on
+
     def toggle_blink(self) -> None:
         """Show the other one of the two layers; the first call starts the comparison."""
         if self.blink.is_on:
@@ -109,7 +114,7 @@ class BeforeAfter(QWidget):
 
     def _on_end(self) -> None:
         self._show_state()
-        if not (self.swipe.is_on or self.blink.is_on):
+        if not self.is_on:
             self.ended.emit()
 
     def _on_layers(self) -> None:

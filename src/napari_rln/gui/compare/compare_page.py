@@ -30,10 +30,11 @@ from napari_rln.gui.compare.comparison_table import Table
 from napari_rln.gui.compare.grids import crop_like, on_voxels_of
 from napari_rln.gui.compare.iteration_browser import IterationBrowser
 from napari_rln.gui.compare.residual_maps import ResidualMaps
-from napari_rln.gui.compare.side_by_side import SideBySide
+from napari_rln.gui.compare.side_by_side import SideBySide, fit_grid
 from napari_rln.gui.compare.three_d import ThreeD
 from napari_rln.gui.deconvolve.autosave import saving_job
 from napari_rln.gui.deconvolve.chosen_method import FinishedResult, Inputs
+from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.deconvolve.streams import (
     COMPARED,
     RESULTS,
@@ -71,7 +72,7 @@ class _Group:
 
     inputs: Inputs
     shared: Shared | None
-    run: object = None  # of its last results: the same for the channels of one run
+    run: PastRun  # of its last results: the same for the channels of one run
     is_new: bool = True  # whether there are results since the last comparison
     comparison: Comparison | None = None
     states: list[State] = field(default_factory=list)  # of the layers in its rows
@@ -84,13 +85,13 @@ class ComparePage(QWidget):
     ``jobs`` are those of the deconvolutions, which a comparison waits for.
     """
 
-    compared = Signal(str, object)  # the verdicts as rich text, and themselves
+    compared = Signal(str, object, object)  # verdicts as rich text, and themselves, and the run
 
     def __init__(self, viewer: "napari.viewer.Viewer", jobs: JobQueue) -> None:
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
         self._groups: dict[str, _Group] = {}  # by the hash of the image
-        self._run: object = None  # the last one with results
+        self._run: PastRun | None = None  # the last one with results
         self.image = QComboBox(toolTip="<p>The image whose results are compared. Choose it.</p>")
         self.words = QLabel(_NOTHING, wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -151,7 +152,7 @@ class ComparePage(QWidget):
     def add_result(self, result: FinishedResult) -> None:
         """Add a finished result; results are compared within their image."""
         key = result.record.inputs["image"]
-        group = self._groups.setdefault(key, _Group(result.inputs, result.shared))
+        group = self._groups.setdefault(key, _Group(result.inputs, result.shared, result.run))
         group.inputs, group.shared, group.is_new = result.inputs, result.shared, True
         self.image.blockSignals(True)
         if self.image.findData(key) < 0:
@@ -169,8 +170,9 @@ class ComparePage(QWidget):
     def compare_new(self) -> None:
         """Arrange the results, and compare those of every image that has new ones."""
         self.arrange()
-        for key, group in self._groups.items():
+        for key, group in [*self._groups.items()]:
             if group.is_new:
+                group.is_new = False
                 self.bar.attempt(lambda key=key: self._compare(key), clicked=False)  # type: ignore[misc]
 
     def layers(self) -> list[Image]:
@@ -182,13 +184,13 @@ class ComparePage(QWidget):
         self._compare(self._key)
 
     def _compare(self, key: str) -> None:
-        group, results = self._group_of(key), self._sources(key)
-        inputs, truth = group.inputs, None
-        if self.truth.layer is not None:
-            truth = crop_like(inputs.image, self.truth.source("the truth"))
+        group = self._group_of(key)
         # The volumes that methods share are freed afterwards.
-        shared, group.shared, group.is_new = group.shared or Shared(), None, False
-        rld = next((s.layer.name for s in results if _is_plain_rld(s.layer)), None)
+        shared, group.shared = group.shared or Shared(), None
+        results, inputs, run, truth = self._sources(key), group.inputs, group.run, None
+        if self.truth.layer is not None and key == self._key:  # it is of the chosen image
+            truth = crop_like(inputs.image, self.truth.source("the truth"))
+        rld = next((s.name for s in results if _is_plain_rld(s.layer)), None)
 
         def steps() -> Steps[Comparison]:
             raw = inputs.image.read()
@@ -202,7 +204,7 @@ class ComparePage(QWidget):
 
         def show(comparison: Comparison) -> None:
             group.comparison, group.states = comparison, states
-            prefix = f"{inputs.image.name} \N{MIDDLE DOT} "
+            prefix = f"{inputs.image.layer.name} \N{MIDDLE DOT} "
             group.verdicts = tuple(
                 dataclasses.replace(each, name=each.name.removeprefix(prefix))
                 for each in verdicts(comparison, rld)
@@ -210,7 +212,7 @@ class ComparePage(QWidget):
             self._show_group()
             several = sum(each.run is group.run for each in self._groups.values()) > 1
             title = inputs.image.name if several else ""
-            self.compared.emit(words_of(group.verdicts, title), group.verdicts)
+            self.compared.emit(words_of(group.verdicts, title), group.verdicts, run)
 
         job = BackgroundJob(
             "comparison",
@@ -259,6 +261,8 @@ class ComparePage(QWidget):
 
     def arrange(self) -> None:
         """Show the chosen image and its results side by side, or on top of each other."""
+        if self.before_after.is_on:  # ends with arranging again
+            return
         group = self._groups.get(self._key)
         is_part = group is not None and group.inputs.image.box is not None
         if not self.side_by_side.isChecked() or not self._compared(self._key):
@@ -273,18 +277,17 @@ class ComparePage(QWidget):
             for key, group in self._groups.items()
             if group.run is self._groups[self._key].run
         ]
-        layers = self._viewer.layers
         if len({len(panels) for panels in channels}) == 1:
             together = [list(panel) for panel in zip(*channels, strict=True)]
-            order = [layers.index(layer) for panel in together for layer in panel]
-            if order == sorted(order):  # as napari's grid takes them
+            if fit_grid(self._viewer, together):
                 return together
         return [[layer] for layer in self._panels_of(self._key)]
 
     def _panels_of(self, key: str) -> list[Image]:
         """Return an image, its results, registered references and maps."""
         compared = self._compared(key)
-        return [self._groups[key].inputs.image.layer, *compared, *self.maps.of(compared)]
+        wanted = [self._groups[key].inputs.image.layer, *compared, *self.maps.of(compared)]
+        return [layer for layer in wanted if layer in self._viewer.layers]
 
     def toggle_blink(self) -> None:
         """Show the other one of the two layers before and after."""
@@ -326,6 +329,9 @@ class ComparePage(QWidget):
 
     def _on_removed(self) -> None:
         self.browser.refresh()
+        for key in [key for key in self._groups if not self._compared(key)]:
+            del self._groups[key]  # frees the image
+            self.image.removeItem(self.image.findData(key))
         self._mark_outdated()
 
     def _show_group(self) -> None:

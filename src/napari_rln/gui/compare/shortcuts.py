@@ -34,11 +34,16 @@ def bind_shortcuts(
         The dock; its keys do nothing after it was destroyed.
     """
     before: dict[str, Any] = {}
+    bound: dict[str, Any] = {}
 
     def release() -> None:
-        while before:
-            key, function = before.popitem()
-            viewer.bind_key(key, function)
+        while bound:
+            key, own = bound.popitem()
+            now = viewer.bind_key(key, None)
+            is_own = getattr(now, "__wrapped__", now) is own  # napari wraps what plugins get
+            again = before[key] if is_own else now
+            if again is not None:
+                viewer.bind_key(key, again, overwrite=True)
 
     for name, action in dock_actions.items():
 
@@ -50,6 +55,7 @@ def bind_shortcuts(
 
         key = SHORTCUTS[name][0].replace("+", "-")
         before[key] = viewer.bind_key(key, None)
+        bound[key] = pressed
         viewer.bind_key(key, pressed)
     return release
 

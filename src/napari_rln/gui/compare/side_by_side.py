@@ -109,3 +109,14 @@ class SideBySide(QObject):
             self._is_shown = False
             self._end()
             self.ended.emit()
+
+
+def fit_grid(viewer: ViewerModel, panels: Sequence[Sequence[Layer]]) -> bool:
+    """Return whether napari's grid can show panels of several layers.
+
+    A panel takes as many layers as the others that follow each other in the list, hidden ones too.
+    """
+    stride, layers = len(panels[0]), viewer.layers
+    places = [{layers.index(layer) // stride for layer in panel} for panel in panels]
+    firsts = [min(place) for place in places]
+    return all(len(place) == 1 for place in places) and firsts == sorted(set(firsts))

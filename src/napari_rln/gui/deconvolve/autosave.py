@@ -5,11 +5,13 @@ from pathlib import Path
 from napari.layers import Image
 from qtpy.QtWidgets import QCheckBox
 
-from napari_rln.core.errors import RlnError
-from napari_rln.gui.deconvolve.chosen_method import FinishedResult
+from napari_rln.core.errors import RlnError, warn
+from napari_rln.core.volume import Volume
+from napari_rln.engine.progress import Progress
 from napari_rln.gui.deconvolve.result_destination import file_name
-from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
-from napari_rln.gui.layers import source_of
+from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.jobs import BackgroundJob, Steps, Update, one_step
+from napari_rln.gui.layers import LayerImage, source_of
 from napari_rln.io.paths import check_folder
 from napari_rln.io.volumes import write
 
@@ -26,20 +28,38 @@ class Autosave(QCheckBox):
             "name. Tick it before Run; the image must come from a file.</p>"
         )
 
-    def save(self, result: FinishedResult, jobs: JobQueue) -> None:
-        """Queue the writing of a result, if wanted.
+    def folder_of(self, image: LayerImage) -> Path | None:
+        """Return the folder for the results of an image; None if they are not wanted as files.
 
         Raises :class:`RlnError` if the image has no file, or its folder is not writable.
         """
-        layer, image = result.stream.layer, result.inputs.image.layer
-        if not self.isChecked() or not isinstance(layer, Image):
-            return
-        if not image.source.path:
-            raise RlnError(
-                f"{layer.name} is not saved, as {image.name} does not come from a file; press Save "
-                "results on the page Compare."
+        if not self.isChecked():
+            return None
+        if not image.layer.source.path:
+            raise FieldError(
+                f"{image.name} does not come from a file, beside which its results could be saved; "
+                "untick it, and press Save results on the page Compare afterwards.",
+                self,
             )
-        jobs.add(saving_job(layer, Path(image.source.path).absolute().parent))
+        folder = Path(image.layer.source.path).absolute().parent
+        check_folder(folder / "result")
+        return folder
+
+
+def saved(steps: Steps[Volume], folder: Path | None) -> Steps[Volume]:
+    """Yield the updates of a deconvolution, write its result into a folder, and return it.
+
+    A result that cannot be written is still returned, with a warning.
+    """
+    result = yield from steps
+    if folder is not None:
+        yield Update(Progress(activity="saving"))
+        path = _free(folder, file_name(result.name))
+        try:
+            write(result, path)
+        except (RlnError, OSError) as error:
+            warn(f"{path.name} is not saved: {error}")
+    return result
 
 
 def saving_job(layer: Image, folder: Path, window: str = "") -> BackgroundJob:

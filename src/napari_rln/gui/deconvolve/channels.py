@@ -10,9 +10,9 @@ from napari_rln.gui.layers import CHANNEL, SERIES, is_image, is_psf, optics_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import LayerPicker
 
-_MOST_LETTERS = 16  # of a channel's label
-_FROM_FILE = "computed from the file"
+FROM_FILE = "computed from the file"
 _AS_ABOVE = "as above"
+_MOST_LETTERS = 16  # of a channel's label
 
 
 class Channels(QWidget):
@@ -27,6 +27,7 @@ class Channels(QWidget):
         super().__init__()
         self._viewer = viewer
         self._image: Layer | None = None
+        self._file: str | None = None  # whose channels were last shown
         self._others: list[Image] = []
         self.psfs: dict[Image, LayerPicker] = {}  # by the layer of a channel
         tip = (
@@ -35,7 +36,7 @@ class Channels(QWidget):
         )
         self.all = QCheckBox(toolTip=tip)
         self._rows = QWidget()
-        fill(QFormLayout(self._rows), margin=0, spacing=2)
+        self._form = fill(QFormLayout(self._rows), margin=0, spacing=2)
         fill(QVBoxLayout(self), self.all, self._rows, margin=0, spacing=2)
         self.setVisible(False)
         self.all.toggled.connect(self._on_all)
@@ -56,32 +57,34 @@ class Channels(QWidget):
         """Return the chosen PSF of another channel; None for that of its file, or the one above."""
         return self.psfs[channel].layer
 
-    def choose_psf(self, channel: Image, psf: Layer) -> None:
-        """Choose the PSF of another channel."""
-        if channel in self.psfs:
-            self.psfs[channel].layer = psf
-
     def _refresh(self) -> None:
         others = [] if self._image is None else siblings(self._viewer, self._image)
-        if others == self._others:
+        if others == self._others and self._others:
             return
-        self._others, self.psfs = others, {}
-        rows = self._rows.layout()
-        while rows.rowCount():
-            rows.removeRow(0)
+        self._others = others
+        # Rows of other files stay, hidden: what was chosen there is not lost.
+        for layer in [each for each in self.psfs if each not in self._viewer.layers]:
+            self._form.removeRow(self.psfs.pop(layer))
         for layer in others:
-            none = _AS_ABOVE if optics_of(layer) is None else _FROM_FILE
-            picker = LayerPicker(self._viewer, prefer=lambda _: False, optional=none)
-            picker.setToolTip("<p>The PSF of this channel. Choose its layer.</p>")
-            picker.changed.connect(self.changed)
-            self.psfs[layer] = picker
-            label = QLabel(_short(layer.name), toolTip=f"<p>{layer.name}</p>")
-            rows.addRow(label, picker)
-        known = [optics_of(layer) for layer in (self._image, *others) if layer is not None]
-        self.all.setChecked(bool(others) and all(each and each.is_known for each in known))
+            if layer not in self.psfs:
+                self._add_row(layer)
+        for layer, picker in self.psfs.items():
+            self._form.setRowVisible(picker, layer in others)
+        file = None if self._image is None else self._image.source.path
+        if file != self._file:
+            self._file = file
+            self.all.setChecked(bool(others) and all(map(_is_known, (self._image, *others))))
         self.all.setText(f"All {len(others) + 1} channels of the file")
         self.setVisible(bool(others))
         self._on_all()
+
+    def _add_row(self, layer: Image) -> None:
+        none = FROM_FILE if _is_known(layer) else _AS_ABOVE
+        picker = LayerPicker(self._viewer, prefer=lambda _: False, optional=none)
+        picker.setToolTip("<p>The PSF of this channel. Choose its layer.</p>")
+        picker.changed.connect(self.changed)
+        self.psfs[layer] = picker
+        self._form.addRow(QLabel(_short(layer.name), toolTip=f"<p>{layer.name}</p>"), picker)
 
     def _on_all(self) -> None:
         self._rows.setVisible(self.all.isChecked())
@@ -89,21 +92,29 @@ class Channels(QWidget):
 
 
 def siblings(viewer: ViewerModel, image: Layer) -> list[Image]:
-    """Return the layers with other channels of an image's file."""
-    path = image.source.path
-    if path is None or CHANNEL not in image.metadata:
+    """Return layers of the other channels of an image's file, one for each."""
+    path, own = image.source.path, image.metadata.get(CHANNEL)
+    if path is None or own is None:
         return []
-    return [
-        layer
-        for layer in viewer.layers
-        if layer is not image
-        and is_image(layer)
-        and not is_psf(layer)
-        and layer.source.path == path
-        and CHANNEL in layer.metadata
-        and layer.metadata.get(SERIES) == image.metadata.get(SERIES)
-        and layer.data.shape == image.data.shape
-    ]
+    found: dict[int, Image] = {}
+    for layer in viewer.layers:
+        channel = layer.metadata.get(CHANNEL)
+        if (
+            is_image(layer)
+            and not is_psf(layer)
+            and layer.source.path == path
+            and layer.metadata.get(SERIES) == image.metadata.get(SERIES)
+            and channel not in (None, own)
+            and layer.data.shape == image.data.shape
+        ):
+            found.setdefault(channel, layer)
+    return [*found.values()]
+
+
+def _is_known(layer: Layer | None) -> bool:
+    """Return whether a layer's file states enough for a PSF."""
+    optics = None if layer is None else optics_of(layer)
+    return optics is not None and optics.is_known and not optics.needs_laser
 
 
 def _short(name: str) -> str:

@@ -8,15 +8,18 @@ import numpy as np
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
-from napari_rln.core.volume import FloatArray, Shape, Volume
+from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
+from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.deconvolve.streams import Estimate, FinishedPart, LayerStream
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.psf.compute import LARGEST
 from napari_rln.psf.examine import fit_psf
+from napari_rln.psf.from_optics import CompletedOptics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +67,57 @@ def _embed(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArra
     return whole
 
 
+@dataclass(kw_only=True, eq=False)
+class StatedPsf:
+    """PSF by the optics that an image's file states, computed when it is first read."""
+
+    image: LayerImage
+    known: CompletedOptics
+    _volume: Volume | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """Identity of the PSF."""
+        return self.known.settings, self.image.voxel_um, self.image.shape[0]
+
+    @property
+    def name(self) -> str:
+        """Name of the PSF."""
+        return f"PSF of {self.image.name}"
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether it has been read."""
+        return self._volume is not None
+
+    def read(self) -> Volume:
+        """Return the PSF, which takes a while at first: call it in a worker thread."""
+        if self._volume is None:
+            self._volume = self.known.psf(self.image.voxel_um, self.image.shape[0], self.name)
+        return self._volume
+
+    def shape_on(self, voxel_um: VoxelUm) -> Shape:
+        """Return the number of voxels (z, y, x); the most that there can be before it is read."""
+        if self._volume is not None:
+            return self._volume.shape
+        z, y, x = (min(2 * n, LARGEST) for n in self.image.shape)
+        return z, y, x
+
+
+@dataclass(frozen=True, eq=False)
+class ComputedPsf:
+    """A PSF that was computed for an image, to be shown."""
+
+    image: LayerImage
+    psf: Volume
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inputs:
     """Image, or a part of it, and PSF of a deconvolution, not read yet."""
 
     image: LayerImage
-    psf: LayerImage | None
+    psf: LayerImage | StatedPsf | None
     repair: bool  # of the PSF
 
     @property
@@ -85,10 +133,18 @@ class Inputs:
         key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
         return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
 
+    def computed_psf(self) -> Steps[None]:
+        """Compute the PSF if that is to be done, and yield it to be shown."""
+        if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
+            yield Update(Progress(activity="computing the PSF"))
+            psf = self.psf.read()
+            yield Update(Progress(activity="preparing the PSF"), ComputedPsf(self.psf.image, psf))
+
     def deconvolve(self, chosen: ChosenMethod, shared: Shared) -> Steps[Volume]:
         """Yield updates of a deconvolution in memory; return its result."""
         yield Update(Progress(activity="reading the image"))
         image = self.image.read()
+        yield from self.computed_psf()
         yield Update(Progress(activity="preparing the PSF"))
         psf = self.fitted_psf(image, shared)
         yield Update(Progress(activity="measuring background and noise"))
@@ -103,5 +159,5 @@ class FinishedResult:
     stream: LayerStream
     record: Record
     inputs: Inputs
-    run: object  # the same for all methods and channels of one run
+    run: PastRun
     shared: Shared | None = None  # what the methods of its run on the image share

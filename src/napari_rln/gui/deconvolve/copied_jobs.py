@@ -4,11 +4,12 @@ from pathlib import Path
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.execution import Execution, Output
-from napari_rln.engine.job import Job, SecondView
-from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, Inputs
+from napari_rln.engine.job import Job, PsfFile, SecondView
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, Inputs, StatedPsf
 from napari_rln.gui.deconvolve.result_destination import ResultDestination
 from napari_rln.gui.deconvolve.second_view import ViewLayers
 from napari_rln.gui.layer_jobs import image_file, psf_file
+from napari_rln.psf.from_optics import GivenOptics
 
 
 def jobs_of(
@@ -27,7 +28,12 @@ def jobs_of(
     if image.box is not None and views is None:
         raise RlnError("a region is chosen but a job reads whole files; choose the whole volume.")
     file, second = image_file(image), None
-    psfs = () if psf is None else (psf_file(psf, repair=repair),)
+    psfs: tuple[PsfFile, ...] = ()
+    optics = None
+    if isinstance(psf, StatedPsf):
+        optics = GivenOptics()
+    elif psf is not None:
+        psfs = (psf_file(psf, repair=repair),)
     if views is not None:
         other = image_file(views.second)
         if file.time != other.time:
@@ -46,6 +52,7 @@ def jobs_of(
         Job(
             image=file,
             psfs=psfs,
+            optics=optics,
             second=second,
             methods=(chosen.method,),
             output=output(chosen),

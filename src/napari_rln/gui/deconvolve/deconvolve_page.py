@@ -25,24 +25,30 @@ from napari_rln.gui.copy_button import CopyButton, Run
 from napari_rln.gui.deconvolve.autosave import Autosave
 from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
 from napari_rln.gui.deconvolve.channels import Channels
-from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, FinishedResult, Inputs
+from napari_rln.gui.deconvolve.chosen_method import (
+    ChosenMethod,
+    ComputedPsf,
+    FinishedResult,
+    Inputs,
+    StatedPsf,
+)
 from napari_rln.gui.deconvolve.copied_jobs import jobs_of
 from napari_rln.gui.deconvolve.costs import Costs, needs_in_memory
 from napari_rln.gui.deconvolve.first_contact import FirstContact
 from napari_rln.gui.deconvolve.history import History, PastRun
 from napari_rln.gui.deconvolve.method_list import MethodList
-from napari_rln.gui.deconvolve.microscope_psf import MicroscopePsf
 from napari_rln.gui.deconvolve.ondisk import DiskRun
 from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.result_destination import ResultDestination
 from napari_rln.gui.deconvolve.run_jobs import Stream, job_in_memory, job_on_disk
 from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
+from napari_rln.gui.deconvolve.stated_psfs import StatedPsfs, is_offered
 from napari_rln.gui.deconvolve.study_window import StudyWindow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layer_jobs import path_of
-from napari_rln.gui.layers import LayerImage, is_psf, is_raw, source_of
-from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, fill
+from napari_rln.gui.layers import LayerImage, is_raw, source_of
+from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, button, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.remembered import layer_key, remember, remembered
 from napari_rln.gui.runbar import RunBar
@@ -58,18 +64,18 @@ class DeconvolvePage(QWidget):
 
     page_requested = Signal(str)
     result_finished = Signal(object)  # a FinishedResult
-    run_finished = Signal()  # after the last method
+    run_finished = Signal()  # after the last method of a run with results
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
         self.jobs = JobQueue(self)
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
-        self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
+        self.psf = VolumePicker(napari_viewer, prefer=is_offered, optional="none")
         self.psf.setToolTip("<p>Choose the layer of the PSF, or drop its file here.</p>")
         self.psf.accept_files()
         self.channels = Channels(napari_viewer)
-        self.microscope = MicroscopePsf(napari_viewer, self.image, self.psf, self.channels)
+        self.stated = StatedPsfs(napari_viewer, self.image, self.psf)
         tip = (
             "<p>Where needed: centre, background, hot pixels, voxel size. Untick it to use the PSF "
             "as it is.</p>"
@@ -90,60 +96,52 @@ class DeconvolvePage(QWidget):
         self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
         self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self)
         self.study = StudyWindow(self.jobs, self._study_inputs, self)
-        self.batch_button = _button(
+        self.batch_button = button(
             "Batch\N{HORIZONTAL ELLIPSIS}",
             "Deconvolve many files, with all channels and time points, with the methods and the "
             "PSF of this page.",
             self._open_batch,
         )
-        self.study_button = _button(
+        self.study_button = button(
             "Study\N{HORIZONTAL ELLIPSIS}",
             "Compare these methods, and networks trained for it, on simulated images of the PSF, "
             "to learn which to use.",
             self._open_study,
         )
-        self._streams: dict[BackgroundJob, Stream] = {}
-        self._past: PastRun | None = None  # the run in the history that is under way, or the last
-        self._has_new_result = False  # since the last comparison
+        self._streams: dict[BackgroundJob, tuple[Stream, PastRun]] = {}
+        self._is_touched = False  # whether the user has changed the methods
         self._lay_out()
         self._connect()
-        self._restore()
-        self._on_image()
+        self._restore(_SESSION)
+        self.image.changed.emit()
 
     def run(self) -> None:
-        """Queue every ticked method, for every chosen channel; first the PSFs that are missing.
+        """Queue every ticked method, for every chosen channel.
 
         Raises :class:`RlnError` if image, PSF, region or methods are missing or not valid.
         """
         methods = self.methods.chosen()
-        if any(method.needs_psf for method in methods):
-            psfs = self.microscope.job(lambda: self.bar.attempt(self.run, clicked=False))
-            if psfs is not None:
-                for _ in self._images():  # errors come before the computation
-                    pass
-                self.jobs.add(psfs)
-                return
+        inputs = self._inputs(methods)
+        run = self._past_run(inputs)
         # All channels by one method, then by the next: the layers of a panel follow each other.
-        run = object()
-        of_channels = [self._jobs_of(inputs, methods, run) for inputs in self._inputs(methods)]
+        of_channels = [self._jobs_of(each, methods, run) for each in inputs]
         streams = dict(pair for pairs in zip(*of_channels, strict=True) for pair in pairs)
         self.region.fix_visible(self.image.source("the image"))
         fresh = [job for job in streams if not self.jobs.is_under_way(job)]
+        self.jobs.add(*(fresh or streams))
+        self._streams |= {job: (streams[job], run) for job in fresh}
         self.verdicts.setText("")
         self.compare_button.setVisible(False)
-        self._remember(methods)
-        self.jobs.add(*(fresh or streams))
-        self._streams |= {job: streams[job] for job in fresh}
+        self._remember(run)
 
-    def show_verdicts(self, text: str, found: tuple[Verdict, ...]) -> None:
+    def show_verdicts(self, text: str, found: tuple[Verdict, ...], run: PastRun) -> None:
         """Add the verdicts of a comparison, as rich text, and keep them in the history."""
         text = self.verdicts.text() + text
         self.verdicts.setText(text)
         self.verdicts.setVisible(bool(text))
         self.compare_button.setVisible(bool(text))
-        if self._past is not None:
-            self._past.verdicts += [f"{each.name} {each.text}" for each in found]
-            self.history.update(self._past)
+        run.verdicts += [f"{each.name} {each.text}" for each in found]
+        self.history.update(run)
 
     def showEvent(self, event: Any) -> None:
         """Update the list of models, which may have changed."""
@@ -164,34 +162,40 @@ class DeconvolvePage(QWidget):
 
     def _inputs(self, methods: list[ChosenMethod]) -> list[Inputs]:
         """Return image and PSF of every chosen channel, the chosen one first."""
-        needs_psf = any(method.needs_psf for method in methods)
-        found = []
-        for image in self._images():
-            psf = None
-            if needs_psf or self.psf.layer:
-                own = None
-                if image.layer in self.channels.others:
-                    own = self.channels.psf_of(image.layer)
-                psf = self._psf(image) if own is None else source_of(own, self._viewer.dims.point)
-            found.append(Inputs(image=image, psf=psf, repair=self.repair.isChecked()))
-        return found
+        needed = any(method.needs_psf for method in methods)
+        return [
+            Inputs(image=image, psf=self._psf_of(image, needed), repair=self.repair.isChecked())
+            for image in self._images()
+        ]
 
-    def _psf(self, image: LayerImage) -> LayerImage:
-        if self.psf.layer is None:
+    def _psf_of(self, image: LayerImage, needed: bool) -> LayerImage | StatedPsf | None:
+        """Return the PSF of a channel: the chosen one, that of its file, or the one above."""
+        is_main = image.layer is self.image.layer
+        chosen = self.psf.layer if is_main else self.channels.psf_of(image.layer)
+        if chosen is None:
+            stated = self.stated.psf_of(image)
+            if stated is not None:
+                return stated
+            chosen = self.psf.layer
+        if chosen is None:
+            if not needed:
+                return None
             raise FieldError(
-                "choose the PSF; the page PSF computes, measures or opens one. Only networks that "
-                "start from the image alone need none.",
-                self.psf,
+                f"choose the PSF of {image.name}; the page PSF computes, measures or opens one. "
+                "Only networks that start from the image alone need none.",
+                self.psf if is_main else self.channels.psfs[image.layer],
             )
-        if self.psf.layer is image.layer:
+        if chosen is image.layer:
             raise FieldError(
                 f"{image.name} is chosen as the image and as the PSF; choose another layer.",
                 self.psf,
             )
-        return self.psf.source("the PSF")
+        if chosen is self.psf.layer:
+            return self.psf.source("the PSF")
+        return source_of(chosen, self._viewer.dims.point)
 
     def _jobs_of(
-        self, inputs: Inputs, methods: list[ChosenMethod], run: object
+        self, inputs: Inputs, methods: list[ChosenMethod], run: PastRun
     ) -> list[tuple[BackgroundJob, Stream]]:
         """Return the jobs of all methods on one image in a run, with their layers."""
         views = self._views(inputs)
@@ -205,10 +209,14 @@ class DeconvolvePage(QWidget):
             ]
         # An earlier method keeps the estimates that a later one needs.
         shared = Shared(mark for chosen in methods for mark in chosen.method.marks)
+        folder = self.autosave.folder_of(inputs.image)
         return [
-            job_in_memory(self._viewer, inputs, views, method, shared, run, self._on_result)
+            job_in_memory(
+                self._viewer, inputs, views, method, shared, run, self._on_result,
+                folder=folder, is_last=method is methods[-1],
+            )
             for method in methods
-        ]
+        ]  # fmt: skip
 
     def _disk_run(self, inputs: Inputs, method: ChosenMethod) -> DiskRun:
         return DiskRun(
@@ -226,6 +234,11 @@ class DeconvolvePage(QWidget):
         image, psf = inputs.image, inputs.psf
         if psf is None:
             raise FieldError("two views need their PSFs; choose at least the first's.", self.psf)
+        if isinstance(psf, StatedPsf):
+            raise FieldError(
+                "two views need PSFs in layers; get the first's on the page PSF, and choose it.",
+                self.psf,
+            )
         if self.second.image.layer is image.layer:
             raise FieldError(
                 f"{image.name} is chosen as both views; choose another as the second.",
@@ -299,18 +312,25 @@ class DeconvolvePage(QWidget):
     def _update_region(self) -> None:
         self.region.update_visible(self.image.source("the image"))
 
-    def _remember(self, methods: list[ChosenMethod]) -> None:
-        """Store the settings of a run, for its image and the next session, and in the history."""
-        layer, states = self.image.layer, self.methods.state()
-        assert layer is not None
-        value = {"methods": states, "repair": self.repair.isChecked()}
-        remember(_SESSION, value)
-        remember(f"{_SESSION} {layer_key(layer)}", value)
-        psf = self.psf.layer.name if self.psf.layer is not None else ""
-        self._past = PastRun(image=layer.name, psf=psf, methods=states)
-        self.history.add(self._past)
+    def _past_run(self, inputs: list[Inputs]) -> PastRun:
+        psf = inputs[0].psf
+        run = PastRun(
+            image=inputs[0].image.layer.name,
+            psf="" if psf is None else psf.name,
+            methods=self.methods.state(),
+        )
+        run.images.update(each.image.layer for each in inputs)
+        return run
 
-    def _restore(self, key: str = _SESSION) -> None:
+    def _remember(self, run: PastRun) -> None:
+        """Store the settings of a run, for its image and the next session, and in the history."""
+        assert self.image.layer is not None
+        value = {"methods": run.methods, "repair": self.repair.isChecked()}
+        remember(_SESSION, value)
+        remember(f"{_SESSION} {layer_key(self.image.layer)}", value)
+        self.history.add(run)
+
+    def _restore(self, key: str) -> None:
         """Use the settings of an earlier run; those of another version are left out."""
         value = remembered(key)
         if value is None:
@@ -318,42 +338,46 @@ class DeconvolvePage(QWidget):
         with contextlib.suppress(RlnError, KeyError, TypeError):
             self.methods.restore(value["methods"])
             self.repair.setChecked(bool(value["repair"]))
+        self._is_touched = False
 
     def _use(self, run: PastRun) -> None:
-        """Set the methods as in an earlier run, and its image and PSF if they are open."""
+        """Set the methods as in an earlier run."""
         self.bar.attempt(lambda: self.methods.restore(run.methods))
-        for picker, name in ((self.image, run.image), (self.psf, run.psf)):
-            if name in self._viewer.layers:
-                picker.layer = self._viewer.layers[name]
+
+    def _on_methods(self) -> None:
+        self._is_touched = True
 
     def _on_image(self) -> None:
         layer = self.image.layer
         self.channels.show_for(layer)
+        if layer is not None and not self._is_touched:
+            self._restore(f"{_SESSION} {layer_key(layer)}")
         with contextlib.suppress(RlnError):  # shown when the user runs it
             if layer is not None:
                 self.destination.suggest_for(self.image.source("the image"))
 
     def _on_result(self, result: FinishedResult) -> None:
-        self._has_new_result = True
         self.result_finished.emit(result)
-        layer = result.stream.layer
-        if isinstance(layer, Image) and self._past is not None:
-            self._past.results.append(layer.name)
-            self.history.update(self._past)
-        if not self.on_disk:
-            self.bar.attempt(lambda: self.autosave.save(result, self.jobs), clicked=False)
+        layer, run = result.stream.layer, result.run
+        if isinstance(layer, Image):
+            run.results.append(layer.name)
+            run.layers.add(layer)
+            self.history.update(run)
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
-        if job in self._streams and update.content is not None:
-            self._streams[job].update(update.content, update.due)
+        if isinstance(update.content, ComputedPsf):
+            self.stated.show(update.content)
+        elif job in self._streams and update.content is not None:
+            stream, _ = self._streams[job]
+            stream.update(update.content, update.due)
 
     def _on_end(self, job: BackgroundJob) -> None:
         self.costs.refresh()
-        # After the last method the results are arranged and compared.
-        if self._streams.pop(job, None) is None or self._streams or not self._has_new_result:
+        _, run = self._streams.pop(job, (None, None))
+        if run is None or any(other is run for _, other in self._streams.values()):
             return
-        self._has_new_result = False
-        self.run_finished.emit()
+        if run.results:  # after its last method they are arranged and compared
+            self.run_finished.emit()
 
     def _connect(self) -> None:
         self.region.update_requested.connect(lambda: self.bar.attempt(self._update_region))
@@ -365,7 +389,8 @@ class DeconvolvePage(QWidget):
             self.destination.changed, self.methods.changed, self.channels.changed,
         ):  # fmt: skip
             changed.connect(self.costs.refresh)
-        self.microscope.page_requested.connect(self.page_requested)
+        self.stated.page_requested.connect(self.page_requested)
+        self.methods.changed.connect(self._on_methods)
         self.compare_button.clicked.connect(lambda: self.page_requested.emit("Compare"))
         self.history.use_requested.connect(self._use)
         self.jobs.reported.connect(self._on_report)
@@ -376,7 +401,7 @@ class DeconvolvePage(QWidget):
             QFormLayout(),
             ("Image", self.image),
             ("PSF", self.psf),
-            self.microscope,
+            self.stated,
             self.channels,
             margin=0,
         )
@@ -401,9 +426,3 @@ class DeconvolvePage(QWidget):
         )  # fmt: skip
         fill(QVBoxLayout(content), *parts, margin=PAGE_MARGIN).addStretch(1)
         fill(QVBoxLayout(self), ScrollArea(content), margin=0)
-
-
-def _button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:
-    button = QPushButton(text, toolTip=f"<p>{tip}</p>")
-    button.clicked.connect(action)
-    return button

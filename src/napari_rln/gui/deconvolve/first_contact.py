@@ -24,10 +24,14 @@ class FirstContact(QWidget):
         self.button.clicked.connect(self._open)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             follow(self, event, self._refresh)
-        self._refresh()
+        if self._has_image():  # shown alone it would be a window
+            self.setVisible(False)
 
     def _open(self) -> None:
         self._viewer.open_sample("napari-rln", "bead")
 
+    def _has_image(self) -> bool:
+        return any(is_image(layer) for layer in self._viewer.layers)
+
     def _refresh(self) -> None:
-        self.setVisible(not any(is_image(layer) for layer in self._viewer.layers))
+        self.setVisible(not self._has_image())

@@ -1,45 +1,91 @@
 """History of the runs, whose settings can be used again."""
 
+import dataclasses
 import html
 import time
-from dataclasses import asdict, dataclass, field
+import uuid
+from dataclasses import dataclass, field
 from typing import Any, Self
+from weakref import WeakSet
 
 from napari.components import ViewerModel
+from napari.layers import Layer
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QListWidget,
-    QListWidgetItem,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QHBoxLayout, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
-from napari_rln.gui.layouts import fill
-from napari_rln.gui.remembered import remember, remembered
+from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import from_dict
+from napari_rln.gui.layouts import button, fill
+from napari_rln.gui.remembered import change, remembered
 
 _KEY = "history"
 _KEPT = 50  # runs
 _ROWS = 5  # visible
-_ENTRY = Qt.ItemDataRole.UserRole
+_RUN = Qt.ItemDataRole.UserRole
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """A run as it is stored."""
+
+    name: str  # unique
+    image: str
+    psf: str
+    began: float
+    methods: dict  # rows of the list of methods
+    results: tuple[str, ...]
+    verdicts: tuple[str, ...]
+
+
+@dataclass(kw_only=True, eq=False)
 class PastRun:
-    """A run of the methods on an image, in JSON's types."""
+    """A run of the methods on an image, with its channels.
 
-    image: str  # its name
-    psf: str  # its name; empty without one
-    methods: list[dict[str, Any]]  # rows of the list of methods
+    Attributes
+    ----------
+    image, psf
+        Names of the image and of the PSF, which may be empty.
+    methods
+        Rows of the list of methods, in JSON's types.
+    results, verdicts
+        Names of the results so far, and what a comparison said about them.
+    layers
+        Layers of the results, in this session, and of the images.
+    """
+
+    image: str
+    psf: str
+    methods: list[dict[str, Any]]
     began: float = field(default_factory=time.time)
-    results: list[str] = field(default_factory=list)  # names of layers
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    results: list[str] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
+    layers: WeakSet[Layer] = field(default_factory=WeakSet)
+    images: WeakSet[Layer] = field(default_factory=WeakSet)
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
-        """Return a run of JSON's types."""
-        return cls(**fields)
+        """Return a stored run; raise a :class:`RlnError` if it is of another version."""
+        stored = from_dict(_Stored, fields)
+        run = cls(
+            name=stored.name,
+            image=stored.image,
+            psf=stored.psf,
+            began=stored.began,
+            methods=stored.methods["rows"],
+            results=[*stored.results],
+            verdicts=[*stored.verdicts],
+        )
+        try:
+            run.title  # noqa: B018  fails for an impossible time
+        except (OverflowError, OSError, ValueError) as error:
+            raise RlnError(f"the run began at an impossible time ({error}).") from error
+        return run
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the run in JSON's types."""
+        names = (each.name for each in dataclasses.fields(_Stored))
+        return {name: getattr(self, name) for name in names} | {"methods": {"rows": self.methods}}
 
     @property
     def title(self) -> str:
@@ -65,77 +111,96 @@ class History(QWidget):
         super().__init__()
         self._viewer = viewer
         self.list = QListWidget()
-        self.use_button = self._button("Use settings", "Set the methods as in this run.", self._use)
-        self.show_button = self._button("Show", "Show only its results and its image.", self._show)
-        self.delete_button = self._button(
+        self.use_button = button("Use settings", "Set the methods as in this run.", self._use)
+        self.show_button = button(
+            "Show", "Show its results and its image, and hide all other layers.", self._show
+        )
+        self.delete_button = button(
             "Delete", "Remove the run from the list, and its layers from napari.", self._delete
         )
-        self.buttons = (self.use_button, self.show_button, self.delete_button)
-        fill(QVBoxLayout(self), self.list, fill(QHBoxLayout(), *self.buttons), margin=0)
-        self.list.currentItemChanged.connect(self._on_choice)
-        stored = (remembered(_KEY) or {}).get("runs", [])
-        for fields in reversed(stored):
-            try:
-                self._insert(PastRun.of(fields))
-            except TypeError:  # of another version
-                continue
+        buttons = (self.use_button, self.show_button, self.delete_button)
+        fill(QVBoxLayout(self), self.list, fill(QHBoxLayout(), *buttons), margin=0)
+        for run in stored_runs():
+            self._insert(run)
         self.list.setFixedHeight(_ROWS * max(self.list.sizeHintForRow(0), 18) + 4)
+        self.list.currentItemChanged.connect(self._on_choice)
         self._on_choice()
+        if not self.list.count():
+            self.setVisible(False)
 
     def add(self, run: PastRun) -> None:
         """Add a run at the top."""
         self._insert(run)
-        self._store()
+        self._store(run)
+        self.setVisible(True)
 
     def update(self, run: PastRun) -> None:
-        """Show the results and verdicts that a run has now."""
+        """Show and store the results and verdicts that a run has now."""
         for row in range(self.list.count()):
             item = self.list.item(row)
-            if item.data(_ENTRY) is run:
+            if item.data(_RUN) is run:
                 item.setText(run.title)
                 item.setToolTip(run.details)
-        self._store()
+                self._store(run)
+        self._on_choice()
 
     def _insert(self, run: PastRun) -> None:
         item = QListWidgetItem(run.title)
-        item.setData(_ENTRY, run)
+        item.setData(_RUN, run)
         item.setToolTip(run.details)
         self.list.insertItem(0, item)
-        if self.list.count() > _KEPT:
-            self.list.takeItem(self.list.count() - 1)
-        self.setVisible(True)
 
-    def _store(self) -> None:
-        runs = [self.list.item(row).data(_ENTRY) for row in range(self.list.count())]
-        remember(_KEY, {"runs": [asdict(run) for run in runs]})
+    def _store(self, run: PastRun, *, delete: bool = False) -> None:
+        """Store or delete one run; those of other processes stay."""
+
+        def changed(before: dict[str, Any] | None) -> dict[str, Any]:
+            runs = {name: run for name, run in (before or {}).items() if isinstance(run, dict)}
+            runs.pop(run.name, None) if delete else runs.update({run.name: run.as_json()})
+            return dict([*runs.items()][-_KEPT:])
+
+        change(_KEY, changed)
+
+    def _chosen(self) -> PastRun | None:
+        item = self.list.currentItem()
+        return None if item is None else item.data(_RUN)
 
     def _on_choice(self) -> None:
-        for button in self.buttons:
-            button.setEnabled(self.list.currentItem() is not None)
-        self.setVisible(self.list.count() > 0)
+        run = self._chosen()
+        for each in (self.use_button, self.delete_button):
+            each.setEnabled(run is not None)
+        self.show_button.setEnabled(run is not None and bool(self._layers(run)))
 
-    def _chosen(self) -> PastRun:
-        run: PastRun = self.list.currentItem().data(_ENTRY)
-        return run
+    def _layers(self, run: PastRun) -> list[Layer]:
+        """Return the results of a run that are still open."""
+        return [layer for layer in self._viewer.layers if layer in run.layers]
 
     def _use(self) -> None:
         self.use_requested.emit(self._chosen())
 
     def _show(self) -> None:
         run = self._chosen()
+        assert run is not None
+        shown = {*self._layers(run), *run.images}
         for layer in self._viewer.layers:
-            layer.visible = layer.name in (run.image, *run.results)
+            layer.visible = layer in shown
 
     def _delete(self) -> None:
         run = self._chosen()
+        assert run is not None
         self.list.takeItem(self.list.currentRow())
-        for name in run.results:
-            if name in self._viewer.layers:
-                self._viewer.layers.remove(name)
-        self._store()
+        for layer in self._layers(run):
+            self._viewer.layers.remove(layer)
+        self._store(run, delete=True)
         self._on_choice()
+        self.setVisible(self.list.count() > 0)
 
-    def _button(self, text: str, tip: str, action: Any) -> QPushButton:
-        button = QPushButton(text, toolTip=f"<p>{tip}</p>")
-        button.clicked.connect(action)
-        return button
+
+def stored_runs() -> list[PastRun]:
+    """Return the stored runs, the oldest first; those of another version are left out."""
+    runs = []
+    for fields in (remembered(_KEY) or {}).values():
+        try:
+            runs.append(PastRun.of(fields))
+        except (RlnError, KeyError, TypeError, AttributeError):
+            continue
+    return runs

@@ -281,19 +281,16 @@ class MethodList(QWidget):
 
         Raises :class:`RlnError` if a setting is unknown, as of another version; the rows stay.
         """
-        before, self.rows = self.rows, []
+        before = [*self.rows]
         try:
             for state in states:
                 self.add(str(state["key"])).restore(state)
         except (RlnError, KeyError, TypeError) as error:
-            for row in [*self.rows]:
+            for row in self.rows[len(before) :]:
                 self.remove(row)
-            self.rows = before
             raise RlnError(f"these settings are of another version ({error}).") from error
-        added, self.rows = self.rows, [*before, *self.rows]
         for row in before:
             self.remove(row)
-        assert self.rows == added
 
     def _entries(self) -> dict[str, Entry]:
         return {entry.name: entry for entry in self.library_watcher.entries if not entry.error}

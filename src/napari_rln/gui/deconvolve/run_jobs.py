@@ -3,17 +3,20 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from napari.components import ViewerModel
 
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.shared import Shared
+from napari_rln.gui.deconvolve.autosave import saved
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, FinishedResult, Inputs
+from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.deconvolve.ondisk import DiskResult, DiskResultStream, DiskRun
 from napari_rln.gui.deconvolve.second_view import ViewLayers
 from napari_rln.gui.deconvolve.streams import ResultStream
-from napari_rln.gui.jobs import BackgroundJob
+from napari_rln.gui.jobs import BackgroundJob, Steps
 from napari_rln.gui.layers import LayerImage
 
 Stream = ResultStream | DiskResultStream
@@ -26,12 +29,16 @@ def job_in_memory(
     views: ViewLayers | None,
     method: ChosenMethod,
     shared: Shared,
-    run: object,
+    run: PastRun,
     finished: Finished,
+    *,
+    folder: Path | None = None,
+    is_last: bool = True,
 ) -> tuple[BackgroundJob, ResultStream]:
     """Return the job of a method in memory, and its layer.
 
-    ``finished`` takes the result, with the ``run`` that it is part of.
+    ``finished`` takes the result, with the ``run`` that it is part of; it is also written into a
+    ``folder``. After the last method of an image the iterations that they share are freed.
     """
     dual = "" if views is None else "dual "
     title = f"{inputs.image.name} \N{MIDDLE DOT} {dual}{method.name}"
@@ -41,6 +48,13 @@ def job_in_memory(
     else:
         steps = partial(views.deconvolve, method, inputs.repair)
 
+    def all_steps() -> Steps[Volume]:
+        try:
+            return (yield from saved(steps(), folder))
+        finally:
+            if is_last:
+                shared.release_path()
+
     def finish(result: Volume) -> None:
         stream.finish(result)
         assert result.record is not None
@@ -48,14 +62,16 @@ def job_in_memory(
 
     def stop(reason: str) -> None:
         name = " ".join([method.method.kind, *dual.split()])
-        stream.stop(Record(method=name, settings=method.method.as_json()), reason)
+        facts = {"image": inputs.image.name, "psf": inputs.psf.name if inputs.psf else None}
+        made = Record(method=name, settings=method.method.as_json(), facts=facts)
+        stream.stop(made, reason)
 
     key = inputs.key, views and views.key, method
-    return BackgroundJob(title, steps, key=key, done=finish, stopped=stop), stream
+    return BackgroundJob(title, all_steps, key=key, done=finish, stopped=stop), stream
 
 
 def job_on_disk(
-    viewer: ViewerModel, disk: DiskRun, sample: LayerImage, run: object, finished: Finished
+    viewer: ViewerModel, disk: DiskRun, sample: LayerImage, run: PastRun, finished: Finished
 ) -> tuple[BackgroundJob, DiskResultStream]:
     """Return the job of a method from disk to disk, and its layer.
 
