@@ -25,7 +25,7 @@ from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import DEFAULT, Number, members_of
 from napari_rln.gui.theme import ERROR, WARNING
 
-LABEL = "Voxel (\N{MICRO SIGN}m)"  # of a voxel size
+LABEL = "Voxel size (\N{MICRO SIGN}m)"  # of a voxel size
 
 _LIST_ROWS = 6
 _NARROWEST = 8  # characters of a choice, which grows with the dock
@@ -128,8 +128,7 @@ class Numbers(TupleEdit):
             number.label = self.label
             number.changed.disconnect()
             number.changed.connect(self.changed.emit)
-            if keywords:  # else the keyword does not fit
-                number.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+            number.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)  # no room
 
     def get_value(self) -> Any:
         """Return all numbers, or None.

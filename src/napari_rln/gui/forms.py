@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.fields import extras_of, widget_for
+from napari_rln.gui.fields import LABEL, extras_of, widget_for
 from napari_rln.gui.layouts import Collapsible, fill
 
 S = TypeVar("S")
@@ -26,7 +26,7 @@ _LITERAL = re.compile(r"``([^`]+)``")
 _NAMES = {name.lower(): name for name in ("PSF", "NA", "TV", "SNR", "DPI", "FWHM")}
 # Labels of settings, and words for their values, by name: those of docks, and of every form made so
 # far.
-_LABELS = {"voxel_um": "Voxel (\N{MICRO SIGN}m)", "tile": "Tile (voxels)", "psf": "PSF"}
+_LABELS = {"voxel_um": LABEL, "tile": "Tile (voxels)", "psf": "PSF"}
 _WORDS: dict[str, Mapping[Any, str]] = {}
 
 

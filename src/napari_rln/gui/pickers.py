@@ -160,7 +160,9 @@ class VolumePicker(LayerPicker):
         self.edit_button = QToolButton(text="\N{PENCIL}", checkable=True, autoRaise=True)
         self.edit_button.setToolTip("<p>Click to correct the voxel size.</p>")
         self.voxel = VoxelField(_UNKNOWN)
-        self.voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
+        self.voxel.setToolTip(
+            "<p>Voxel size z, y, x, of the layer. Correct it here if it is wrong.</p>"
+        )
         tip = "<p>The layer has these sizes but no unit; click if they are micrometres.</p>"
         self.as_um_button = QPushButton("As \N{MICRO SIGN}m", toolTip=tip)
         above = fill(QHBoxLayout(), self._label, self.edit_button, self.as_um_button, spacing=2)

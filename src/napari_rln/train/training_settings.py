@@ -9,7 +9,7 @@ from napari_rln.core.limits import check_limits
 from napari_rln.core.tiles import STEP
 from napari_rln.core.volume import FloatArray
 from napari_rln.networks.architectures.base import Views
-from napari_rln.networks.architectures.registry import ArchitectureName, class_of
+from napari_rln.networks.architectures.registry import TITLES, ArchitectureName, class_of
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import NormalisationMethod
@@ -141,7 +141,7 @@ class TrainSettings:
 
     steps: Annotated[int | None, {"min": 1, "max": 10_000_000, "none": "by time"}] = None
     minutes: Annotated[float, {"min": 0.05, "max": 100_000.0, "label": "Time (minutes)"}] = 5.0
-    architecture: ArchitectureName = "rln"
+    architecture: Annotated[ArchitectureName, {"words": TITLES}] = "rln"
     variant: Literal["started", "paper"] = "started"
     views: Annotated[Views, {"words": VIEWS_WORDS}] = "single"
     start: Annotated[
@@ -178,7 +178,7 @@ class TrainSettings:
     clip: Annotated[float, {"min": 0.0, "max": 1e6, "label": "Limit of a step"}] = 5.0
     initial: Annotated[
         Literal["estimate", "paper"],
-        {"label": "New weights", "words": {"estimate": "pass it through", **_PAPER}},
+        {"label": "New weights", "words": {"estimate": "pass the estimate on", **_PAPER}},
     ] = "estimate"
     bn_momentum: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Statistics per step"}] = 0.1
     frozen: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Fixed statistics"}] = 1.0

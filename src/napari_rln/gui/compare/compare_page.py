@@ -40,6 +40,7 @@ from napari_rln.gui.deconvolve.streams import (
 )
 from napari_rln.gui.events import follow
 from napari_rln.gui.fields import widget_for
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
 from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, fill
@@ -209,6 +210,7 @@ class ComparePage(QWidget):
             key=(inputs.key, *states, *(each and each.key for each in (truth, *results))),
             done=show,
             window=_WINDOW,
+            end_note="",
         )
         if not self._jobs.is_under_way(job):
             self._jobs.add(job)
@@ -239,7 +241,8 @@ class ComparePage(QWidget):
             self._viewer.add_layer(image.layer_of(registered, colormap=colormap))
 
         title = f"registration of {reference.name}"
-        self._jobs.add(BackgroundJob(title, steps, done=show, window=_WINDOW))
+        note = "The reference is on the voxels of the image. Press Compare to compare it too."
+        self._jobs.add(BackgroundJob(title, steps, done=show, window=_WINDOW, end_note=note))
 
     def arrange(self) -> None:
         """Show the chosen image and its results side by side, or on top of each other."""
@@ -340,7 +343,10 @@ class ComparePage(QWidget):
         known = Collapsible("Truth and reference", others)
         fill(below, look, self._pair, self.browser, self.views_button)
         fill(below, self.bar, self.table, known)
-        parts = (self._image_row, self.words, self._shown_with_results)
+        corner = Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignRight
+        help_button = HelpButton("napari", "compare")
+        top = fill(QHBoxLayout(), (self._image_row, 1), (help_button, 0, corner))
+        parts = (top, self.words, self._shown_with_results)
         fill(QVBoxLayout(content), *parts, margin=PAGE_MARGIN)
         content.layout().addStretch(1)
         fill(QVBoxLayout(self), ScrollArea(content), margin=0)

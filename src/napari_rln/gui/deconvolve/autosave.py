@@ -43,7 +43,8 @@ class Autosave(QCheckBox):
         check_folder(path)
         volume = source_of(layer, (0.0,) * layer.ndim)
         steps = one_step("saving", lambda: write(volume.read(), path))
-        jobs.add(BackgroundJob(f"saving {path.name}", steps, key=path))
+        note = f"{layer.name} is saved as {path.name}, beside its image."
+        jobs.add(BackgroundJob(f"saving {path.name}", steps, key=path, end_note=note))
 
 
 def _free(folder: Path, name: str) -> Path:
