@@ -263,7 +263,9 @@ class SecondPsfPicker(VolumePicker):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__(viewer, optional="same as the first")
-        self.setToolTip("<p>In the orientation of the second camera, like its view.</p>")
+        self.setToolTip(
+            "<p>In the orientation of the second camera, like its view. Choose its layer.</p>"
+        )
 
     def source_or(self, first: LayerImage) -> LayerImage:
         """Return the chosen PSF, or the first view's; errors as in :meth:`source`."""

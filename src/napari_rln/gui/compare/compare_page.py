@@ -119,7 +119,7 @@ class ComparePage(QWidget):
         self.before_after = BeforeAfter(viewer)
         tip = (
             "<p>The layers as xy, xz and yz planes with one cursor, line profiles and figures. "
-            "Opens another dock.</p>"
+            "Press it to open them beside.</p>"
         )
         self.views_button = QPushButton("Lateral and axial views", toolTip=tip)
         self.maps = ResidualMaps(viewer)

@@ -214,8 +214,8 @@ class MethodList(QWidget):
         self.rows: list[MethodRow] = []
         self.add_button = QPushButton("Add a method")
         self.add_button.setToolTip(
-            "<p>All ticked methods run on the image one after the other. Add the ones to compare: "
-            "the same method with other settings too.</p>"
+            "<p>All ticked methods run on the image one after the other. Add those to compare, the "
+            "same one with other settings too.</p>"
         )
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
