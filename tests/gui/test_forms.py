@@ -18,11 +18,13 @@ from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.simulate.structures import StructureSettings
+from napari_rln.study.quick import QuickStudy
 from napari_rln.train.training_settings import PRESETS, TrainSettings
 
 KINDS = (
     RichardsonLucy, Wiener, NetworkOptions, MicroscopeSettings, MeasureSettings, PrepareSettings,
     StructureSettings, ImagingSettings, TrainSettings, DualSettings, Execution, OutputFormat,
+    QuickStudy,
 )  # fmt: skip
 
 
@@ -75,6 +77,29 @@ def test_classical_rivals_go_through_the_form(qtbot):
     assert form.fields["noise_to_signal"].label == "Noise to signal"
     form.fields["noise_to_signal"].value = 0.02
     assert form.settings() == Wiener(noise_to_signal=0.02)
+
+
+def test_words_stand_for_values(qtbot):
+    form = Form(RichardsonLucy, top=("back_projector", "border"))
+    qtbot.addWidget(form)
+    for name, value, word in (
+        ("back_projector", "masked-wiener", "masked Wiener"),
+        ("border", "reflect", "mirrored"),
+        ("precision", "float64", "double (64 bit)"),
+        ("border", "periodic", "periodic"),  # a value that needs no other word
+    ):
+        form.fields[name].native.setCurrentText(word)
+        assert getattr(form.settings(), name) == value
+        form.show_settings(RichardsonLucy())
+        form.show_settings(RichardsonLucy(**{name: value}))
+        assert form.fields[name].native.currentText() == word
+    assert "periodic and mirrored repeat the image" in tooltips(RichardsonLucy)["border"]
+    form = Form(QuickStudy, top=("networks",))
+    qtbot.addWidget(form)
+    texts = [form.fields["networks"].native.item(i).text() for i in range(3)]
+    assert texts == ["RLN", "RLN, as in the paper", "CARE"]
+    form.show_settings(QuickStudy(networks=("rln-paper",)))
+    assert form.settings().networks == ("rln-paper",)
 
 
 def test_limits_are_the_dataclass_s(qtbot):

@@ -16,7 +16,7 @@ from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution
 from napari_rln.gui.field_errors import FieldError, show_field
 from napari_rln.gui.fields import Numbers, VoxelField, widget_for
-from napari_rln.gui.forms import Form, with_labels
+from napari_rln.gui.forms import Form, know_labels, with_labels
 from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
 from napari_rln.gui.layouts import ScrollArea
 from napari_rln.gui.number import Number, commit_number
@@ -310,8 +310,13 @@ def test_a_message_points_to_its_field_and_has_its_label(qtbot):
 
 
 def test_labels_for_names_in_messages():
+    know_labels(Execution)
+    know_labels(NetworkOptions)
     assert with_labels("give `voxel_um` and `memory_gb`") == (
-        "give Voxel (\N{MICRO SIGN}m) and Memory (GB)"
+        "give Voxel size (\N{MICRO SIGN}m) and Memory limit (GB)"
+    )
+    assert with_labels("keep them (`negatives=keep`), or set them to 0 (`negatives=clip`)") == (
+        "keep them (Negative values: keep), or set them to 0 (Negative values: set to 0)"
     )
     assert with_labels("`napari-rln models` lists them") == "`napari-rln models` lists them"
 

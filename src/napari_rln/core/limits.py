@@ -3,7 +3,8 @@
 A command's settings are one frozen, keyword-only dataclass, which also defines the command line and
 forms. A field that has limits carries them in
 ``Annotated[float, {"min": 0.0, "max": 1.0, "label": "Tolerance", "unit": "um"}]``: the dictionary
-is what magicgui takes, and :func:`check_limits` reads the same dictionary.
+is what magicgui takes, and :func:`check_limits` reads the same dictionary. ``"none"`` in it is the
+word of a form for None, and ``"words"`` has those for choices.
 """
 
 import dataclasses
@@ -18,6 +19,13 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from napari_rln.core.errors import RlnError
 
 T = TypeVar("T")
+
+NUMBER_TYPES = {
+    "float32": "single (32 bit)",
+    "float64": "double (64 bit)",
+    "float16": "half (16 bit)",
+}
+"""Words of forms for the number types of computations."""
 
 
 def check_limits(settings: Any) -> None:

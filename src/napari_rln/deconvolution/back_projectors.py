@@ -12,7 +12,7 @@ microscope transmits, and hands nothing on of the frequencies beyond, which are 
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,17 @@ from napari_rln.deconvolution.convolution import Convolution
 from napari_rln.deconvolution.otf_support import support_window
 from napari_rln.psf.shape import fwhm_um
 
-BackProjector = Literal[
-    "matched", "gaussian", "butterworth", "wiener", "wiener-butterworth", "masked-wiener"
+BackProjector = Annotated[
+    Literal["matched", "gaussian", "butterworth", "wiener", "wiener-butterworth", "masked-wiener"],
+    {
+        "words": {
+            "gaussian": "Gaussian",
+            "butterworth": "Butterworth",
+            "wiener": "Wiener",
+            "wiener-butterworth": "Wiener-Butterworth",
+            "masked-wiener": "masked Wiener",
+        }
+    },
 ]
 
 

@@ -31,10 +31,19 @@ from napari_rln.deconvolution.unmeasured_voxels import (
 Level = Annotated[float | Literal["auto"], {"min": -1e9, "max": 1e9}]
 """A setting in image units; auto estimates it from the image."""
 
-Negatives = Literal["keep", "clip", "error"]
+Offset = Annotated[Level, {"label": "Camera offset"}]
+"""The value without light, image units; auto estimates it from the image."""
+
+RepairImage = Annotated[bool, {"label": "Repair hot pixels"}]
+"""Whether to replace hot and cold voxels."""
+
+Negatives = Annotated[
+    Literal["keep", "clip", "error"],
+    {"label": "Negative values", "words": {"clip": "set to 0", "error": "error message"}},
+]
 """Treatment of negative voxels, which are valid once the camera offset is known."""
 
-Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9}]
+Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9, "label": "Camera gain"}]
 """A setting in image units per photon; auto estimates it from the image."""
 
 Provenance = Literal["given", "estimated", "assumed"]

@@ -13,7 +13,7 @@ reflect
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,10 @@ from napari_rln.core.volume import FloatArray, Shape
 from napari_rln.deconvolution.fft import fast_shape, plan
 
 T = TypeVar("T")
-Border = Literal["extended", "periodic", "reflect"]
+Border = Annotated[
+    Literal["extended", "periodic", "reflect"],
+    {"label": "Edges", "words": {"reflect": "mirrored"}},
+]
 
 # Least fraction of a voxel's light that reaches the image for the voxel to be estimated: below, its
 # value would be noise divided by almost nothing.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from napari_rln.deconvolution.gradient_consensus import GradientConsensus
 from napari_rln.deconvolution.stopping import SplitPhotons
 from napari_rln.deconvolution.total_variation import total_variation_factor
 
-Start = Literal["flat", "image"]
+Start = Annotated[
+    Literal["flat", "image"], {"label": "Initial estimate", "words": {"image": "the image"}}
+]
 
 # Smallest value of an estimate, as a fraction of the image's mean: multiplicative updates cannot
 # leave 0, and denormal numbers are slow.

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 import torch
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.limits import check_limits
+from napari_rln.core.limits import NUMBER_TYPES, check_limits
 from napari_rln.core.volume import FloatArray, OnGrid, Shape, Volume, on_one_grid
 from napari_rln.deconvolution.back_projectors import BackProjector, transfer_function
-from napari_rln.deconvolution.calibration import Gain, Level, Negatives
+from napari_rln.deconvolution.calibration import Gain, Level, Negatives, Offset, RepairImage
 from napari_rln.deconvolution.convolution import Border, Convolution, of_one_size, padded_shape
 from napari_rln.deconvolution.gradient_consensus import GradientConsensus
 from napari_rln.deconvolution.prepared_view import PreparedView
@@ -32,86 +32,105 @@ class RichardsonLucySettings:
     Parameters
     ----------
     iterations
-        Number of iterations, or auto: the number that best predicts held-out photons.
+        Number of iterations; ``auto``: the number that best predicts held-out photons. Keep
+        ``auto``, or give fewer for less noise.
     max_iterations
-        Upper limit for auto, and its number of iterations for images without photon noise.
-    tolerance
-        Relative change per iteration below which to stop early; 0 to never stop early.
-    back_projector
-        matched, the adjoint of the blur, is standard Richardson-Lucy; the others need fewer
-        iterations but amplify noise sooner.
-    acceleration
-        biggs-andrews extrapolates successive estimates and is some 5 to 10 times faster; auto is
-        biggs-andrews for the matched back projector and none for the others, which converge fast
-        without it and then stop closer to the best iteration.
-    start
-        Initial estimate: flat, or the image. flat needs a few more iterations and carries less
-        noise.
-    border
-        extended estimates the object beyond the field of view, within the PSF's support;
-        periodic and reflect assume that it repeats, or is mirrored, at the edges.
-    background
-        Background level, camera offset included, in image units; auto measures the darkest
-        regions of the image.
-    offset
-        Camera offset, the value without light, in image units; auto estimates it from the noise.
-    gain
-        Camera gain, in image units per photon; auto estimates it from the noise.
-    repair_image
-        Replace isolated hot and cold voxels by the median of their neighbours.
-    negatives
-        Negative voxels, as after background subtraction: keep (auto puts the camera offset
-        below them), clip to 0, or error.
+        Largest number that ``auto`` may choose, and its number for images without photon noise.
+        Raise it if a run stops there.
     tv
-        Strength of total-variation regularisation; 0 for none, usually 0.002 to 0.01.
+        Strength of total-variation regularisation, which smooths noise and keeps edges; 0: none.
+        Give 0.002 to 0.01 for noisy images.
     consensus
         Change only voxels whose correction two random halves of the photons agree on, drawn anew in
         each iteration (gradient consensus, RLGC): noise is hardly amplified by further iterations.
-        An iteration takes about four times as long, and is not accelerated. For the matched back
-        projector.
+        An iteration takes about four times as long, and is not accelerated; only for the matched
+        back projector. Switch it on for faint images.
+    back_projector
+        Filter that takes the error of the blurred estimate back to the object: ``matched``, the
+        adjoint of the blur, is standard Richardson-Lucy; the others need fewer iterations but
+        amplify noise sooner. Keep ``matched`` for noisy images.
     alpha
-        Wiener parameter of the wiener, wiener-butterworth and masked-wiener back projectors.
+        Wiener parameter of the Wiener, Wiener-Butterworth and masked Wiener back projectors. Raise
+        it for less noise.
     beta
-        Butterworth gain at the cut-off frequency, or for masked-wiener the absolute OTF at the edge
-        of its support, relative to its maximum; from the OTF by default.
+        Butterworth gain at the cut-off frequency, or for the masked Wiener back projector the
+        absolute OTF at the edge of its support, relative to its maximum; by default from the OTF.
+        Leave it out unless you repeat a publication.
     order
-        Order of the Butterworth filter.
+        Order of the Butterworth filter: a higher one cuts off more sharply. Lower it if results
+        ring.
     resolution_um
-        Resolution limit z y x in micrometres of the unmatched back projectors; the FWHM of the
-        PSF by default.
+        Resolution limit (z y x) in micrometres of the back projectors that are not matched; by
+        default the FWHM of the PSF. Give larger lengths for less noise.
+    acceleration
+        Extrapolation of successive estimates: ``biggs-andrews`` is some 5 to 10 times faster;
+        ``auto`` uses it for the matched back projector only, since the others converge fast without
+        it and then stop closer to the best iteration. Keep ``auto`` unless you compare.
+    start
+        Initial estimate: ``flat`` needs a few more iterations than ``image``, and carries less
+        noise. Keep ``flat`` for noisy images.
+    border
+        What lies beyond the edges: ``extended`` estimates the object there, within the PSF's reach;
+        ``periodic`` and ``reflect`` repeat the image. Keep ``extended`` for images of a microscope.
+    background
+        Background level in image units, camera offset included; ``auto`` measures the darkest
+        regions of the image. Give it where no region is empty.
+    offset
+        Camera offset, the value without light, in image units; ``auto`` estimates it from the
+        noise. Give the mean of a dark image if you have one.
+    gain
+        Camera gain, in image units per photon; ``auto`` estimates it from the noise. Give that of
+        the camera if you know it.
+    repair_image
+        Replace isolated hot and cold pixels by the median of their neighbours. Switch it off where
+        single bright voxels are structure.
+    negatives
+        Negative values, as after background subtraction: ``keep`` them (an automatic camera offset
+        lies below them), ``clip`` them to 0, or stop with an ``error``. Choose ``keep`` unless they
+        mean nothing.
+    tolerance
+        Relative change per iteration below which to stop early; 0: never. Keep 0 where the number
+        of iterations is automatic.
     report_every
-        Iterations between progress reports; a run can be cancelled at each report.
+        Iterations between progress reports; a run can be cancelled at each. Raise it where
+        iterations take milliseconds.
     device
-        Compute device: auto, cpu, cuda, cuda:1 or mps.
+        Compute device: auto, cpu, cuda, cuda:1 or mps. Choose cpu if the memory of the GPU does not
+        suffice.
     precision
-        float32, or float64 to verify float32 results at twice the memory.
+        Number type of the computation: ``float32``, or ``float64`` at twice the memory. Choose
+        ``float64`` only to verify a result.
     seed
-        Random seed of the split into photons to deconvolve and photons held out, for auto, and of
-        the halves of consensus.
+        Random seed of the split into photons to deconvolve and photons held out, for automatic
+        iterations, and of the halves of consensus. Change it to see what depends on the split.
     """
 
     iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 100_000}] = "auto"
-    max_iterations: Annotated[int, {"min": 2, "max": 10_000}] = 100
-    tolerance: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.0
+    max_iterations: Annotated[int, {"min": 2, "max": 10_000, "label": "Most iterations"}] = 100
+    tv: Annotated[float, {"min": 0.0, "max": 0.1, "label": "Total variation"}] = 0.0
+    consensus: Annotated[bool, {"label": "Gradient consensus"}] = False
     back_projector: BackProjector = "matched"
-    acceleration: Literal["auto", "biggs-andrews", "none"] = "auto"
+    alpha: Annotated[float, {"min": 1e-6, "max": 10.0, "label": "Wiener parameter"}] = 0.05
+    beta: Annotated[
+        float | None, {"min": 1e-6, "max": 1.0, "label": "Butterworth gain", "none": "of the OTF"}
+    ] = None
+    order: Annotated[int, {"min": 1, "max": 30, "label": "Butterworth order"}] = 10
+    resolution_um: Annotated[tuple[float, float, float] | None, {"none": "PSF"}] = None
+    acceleration: Annotated[
+        Literal["auto", "biggs-andrews", "none"], {"words": {"biggs-andrews": "Biggs-Andrews"}}
+    ] = "auto"
     start: Start = "flat"
     border: Border = "extended"
     background: Level = "auto"
-    offset: Level = "auto"
+    offset: Offset = "auto"
     gain: Gain = "auto"
-    repair_image: bool = True
+    repair_image: RepairImage = True
     negatives: Negatives = "keep"
-    tv: Annotated[float, {"min": 0.0, "max": 0.1}] = 0.0
-    consensus: bool = False
-    alpha: Annotated[float, {"min": 1e-6, "max": 10.0}] = 0.05
-    beta: Annotated[float | None, {"min": 1e-6, "max": 1.0}] = None
-    order: Annotated[int, {"min": 1, "max": 30}] = 10
-    resolution_um: tuple[float, float, float] | None = None
-    report_every: Annotated[int, {"min": 1, "max": 1000}] = 1
+    tolerance: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Least change"}] = 0.0
+    report_every: Annotated[int, {"min": 1, "max": 1000, "label": "Iterations per report"}] = 1
     device: str = "auto"
-    precision: Literal["float32", "float64"] = "float32"
-    seed: Annotated[int, {"min": 0}] = 0
+    precision: Annotated[Literal["float32", "float64"], {"words": NUMBER_TYPES}] = "float32"
+    seed: Annotated[int, {"min": 0, "label": "Random seed"}] = 0
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -209,7 +228,7 @@ def without_negatives(data: FloatArray, negatives: Negatives, name: str) -> Floa
     if negatives == "error":
         raise RlnError(
             f"{name} has {int((data < 0).sum())} negative voxels (lowest {lowest:g}); keep them "
-            "with `negatives=keep`, or set them to 0 with `negatives=clip`."
+            "(`negatives=keep`), or set them to 0 (`negatives=clip`)."
         )
     return data.clip(0)
 

@@ -7,7 +7,7 @@ Nature Biotechnology 31, 1032, 2013). The first estimate is their mean.
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -40,7 +40,17 @@ from napari_rln.deconvolution.settings import check_pair
 from napari_rln.psf.prepare import RESAMPLE_ONLY, check_psf, prepare_psf
 from napari_rln.registration.register import RegistrationReport, RegistrationSettings, register_iter
 
-Rotation = Literal["none", "x+90", "x-90", "y+90", "y-90"]
+Rotation = Annotated[
+    Literal["none", "x+90", "x-90", "y+90", "y-90"],
+    {
+        "words": {
+            "x+90": "x by +90\N{DEGREE SIGN}",
+            "x-90": "x by \N{MINUS SIGN}90\N{DEGREE SIGN}",
+            "y+90": "y by +90\N{DEGREE SIGN}",
+            "y-90": "y by \N{MINUS SIGN}90\N{DEGREE SIGN}",
+        }
+    },
+]
 
 _PLANES = {"x": (0, 1), "y": (0, 2)}  # axes exchanged by a rotation about an axis
 _LEAST_OVERLAP = 0.1  # least fraction of the first view that the second shows
@@ -54,33 +64,42 @@ class DualSettings:
     Parameters
     ----------
     rotation
-        Initial rotation of the second stack and its PSF, by 90 degrees about its x or y axis, as
-        for the second objective of a diSPIM; none if it is already rotated.
+        Rotation of the second stack and its PSF by 90 degrees about its x or y axis, before the
+        registration, as for the second objective of a diSPIM. Choose ``none`` if it is already
+        rotated.
     transform
-        Registration of the second view: translation, rigid (with rotation), affine (with scaling
-        and shear too), or none if it already lies on the voxels of the first.
+        Registration of the second view: ``translation``, ``rigid`` (with rotation) or ``affine``
+        (with scaling and shear too). Choose ``none`` if it already lies on the voxels of the first.
     voxels
-        Voxels of the result: isotropic, with the finest side of the first view's along all axes,
-        which keeps the resolution that the second view adds; or first, those of the first view.
+        Voxels of the result: ``isotropic``, with the finest side of the first view's along all
+        axes, or those of the ``first``. Keep ``isotropic`` for the resolution that the second view
+        adds.
     background_b
-        Background level of the second view, camera offset included, in its image units; auto
-        measures the darkest regions.
+        Background level of the second view in its image units, camera offset included; ``auto``
+        measures the darkest regions. Give it where no region is empty.
     offset_b
-        Camera offset of the second view, in its image units; auto estimates it from the noise.
+        Camera offset of the second view, in its image units; ``auto`` estimates it from the noise.
+        Give the mean of a dark image if you have one.
     gain_b
-        Camera gain of the second view, in its image units per photon; auto estimates it from the
-        noise.
+        Camera gain of the second view, in its image units per photon; ``auto`` estimates it from
+        the noise. Give that of the camera if you know it.
     seed
-        Random seed of the registration.
+        Random seed of the registration. Change it if the registration fails.
     """
 
     rotation: Rotation = "none"
-    transform: Literal["none", "translation", "rigid", "affine"] = "affine"
-    voxels: Literal["isotropic", "first"] = "isotropic"
-    background_b: Level = "auto"
-    offset_b: Level = "auto"
-    gain_b: Gain = "auto"
-    seed: int = 0
+    transform: Annotated[
+        Literal["none", "translation", "rigid", "affine"],
+        {"label": "Registration", "words": {"none": "none (is registered)"}},
+    ] = "affine"
+    voxels: Annotated[
+        Literal["isotropic", "first"],
+        {"label": "Voxels of the result", "words": {"first": "as the first view"}},
+    ] = "isotropic"
+    background_b: Annotated[Level, {"label": "Second background"}] = "auto"
+    offset_b: Annotated[Level, {"label": "Second offset"}] = "auto"
+    gain_b: Annotated[Gain, {"label": "Second gain"}] = "auto"
+    seed: Annotated[int, {"label": "Random seed"}] = 0
 
     def __post_init__(self) -> None:
         check_limits(self)

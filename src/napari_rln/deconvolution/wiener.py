@@ -33,7 +33,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.report import Report
 from napari_rln.core.volume import Box, Float64Array, FloatArray, Mask, OnGrid, Shape, Volume
-from napari_rln.deconvolution.calibration import Gain, Level, Negatives
+from napari_rln.deconvolution.calibration import Gain, Level, Negatives, Offset, RepairImage
 from napari_rln.deconvolution.classical import ADVICE, READ_BYTES, residual_bytes
 from napari_rln.deconvolution.convolution import (
     Border,
@@ -83,28 +83,35 @@ class Wiener(Method):
     Parameters
     ----------
     noise_to_signal
-        Ratio of the power of the noise to that of the object: smaller is sharper and noisier. auto
-        chooses the one with the least error of the object, as estimated from the photon noise.
+        Ratio of the power of the noise to that of the object; ``auto``: the one with the least
+        error of the object, as estimated from the photon noise. Lower it for a sharper and noisier
+        result.
     clip
         Set negative values of the result to 0, which adds the light that they take away; kept, the
-        result is linear in the image.
+        result is linear in the image. Switch it on for programs that expect no negative values.
     border
-        extended continues the image by its edge voxels, and joins opposite edges smoothly; periodic
-        and reflect assume that it repeats, or is mirrored, at the edges.
+        What lies beyond the edges: ``extended`` continues the image by its edge voxels, and joins
+        opposite edges smoothly; ``periodic`` and ``reflect`` repeat the image. Keep ``extended``
+        for images of a microscope.
     background
-        Background level, camera offset included, in image units; auto measures the darkest
-        regions of the image.
+        Background level in image units, camera offset included; ``auto`` measures the darkest
+        regions of the image. Give it where no region is empty.
     offset
-        Camera offset, the value without light, in image units; auto estimates it from the noise.
+        Camera offset, the value without light, in image units; ``auto`` estimates it from the
+        noise. Give the mean of a dark image if you have one.
     gain
-        Camera gain, in image units per photon; auto estimates it from the noise.
+        Camera gain, in image units per photon; ``auto`` estimates it from the noise. Give that of
+        the camera if you know it.
     repair_image
-        Replace isolated hot and cold voxels by the median of their neighbours.
+        Replace isolated hot and cold pixels by the median of their neighbours. Switch it off where
+        single bright voxels are structure.
     negatives
-        Negative voxels of the image, as after background subtraction: keep (auto puts the camera
-        offset below them), clip to 0, or error.
+        Negative values, as after background subtraction: ``keep`` them (an automatic camera offset
+        lies below them), ``clip`` them to 0, or stop with an ``error``. Choose ``keep`` unless they
+        mean nothing.
     device
-        Compute device: auto, cpu, cuda, cuda:1 or mps.
+        Compute device: auto, cpu, cuda, cuda:1 or mps. Choose cpu if the memory of the GPU does not
+        suffice.
     """
 
     kind: ClassVar[str] = "wiener"
@@ -114,12 +121,12 @@ class Wiener(Method):
     blocks: ClassVar[None] = None
 
     noise_to_signal: Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e3}] = "auto"
-    clip: bool = False
+    clip: Annotated[bool, {"label": "Set negative results to 0"}] = False
     border: Border = "extended"
     background: Level = "auto"
-    offset: Level = "auto"
+    offset: Offset = "auto"
     gain: Gain = "auto"
-    repair_image: bool = True
+    repair_image: RepairImage = True
     negatives: Negatives = "keep"
     device: str = "auto"
 

@@ -11,6 +11,12 @@ from napari_rln.core.tiles import TileSide
 from napari_rln.io.ome_zarr import Version
 from napari_rln.io.volumes import OutputType
 
+_BIT_DEPTHS = {
+    "float32": "32-bit (float)",
+    "uint16": "16-bit (rounded)",
+    "uint8": "8-bit (rounded)",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFormat:
@@ -19,16 +25,18 @@ class OutputFormat:
     Parameters
     ----------
     dtype
-        Type of the written values; uint16 and uint8 round and clip.
+        Number type of the written values: ``float32`` keeps them; ``uint16`` and ``uint8`` round
+        and clip. Choose ``uint16`` for programs that cannot read ``float32``.
     ome_zarr
-        OME-Zarr version: 0.5 with shards, or 0.4 for older programs.
+        OME-Zarr version: 0.5 writes few, large files. Choose 0.4 for older programs.
     overwrite
-        Replace an existing result, or restart an interrupted run that had other settings.
+        Replace an existing result, or restart an interrupted run that had other settings. Switch it
+        on only if the old result is not needed.
     """
 
-    dtype: Annotated[OutputType, {"label": "Type of values"}] = "float32"
-    ome_zarr: Annotated[Version, {"label": "OME-Zarr"}] = "0.5"
-    overwrite: bool = False
+    dtype: Annotated[OutputType, {"label": "Bit depth", "words": _BIT_DEPTHS}] = "float32"
+    ome_zarr: Annotated[Version, {"label": "OME-Zarr version"}] = "0.5"
+    overwrite: Annotated[bool, {"label": "Replace an existing result"}] = False
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -64,24 +72,30 @@ class Execution:
     Parameters
     ----------
     memory_gb
-        Memory limit of the program and all workers of a machine together, GB; auto is half of the
-        free memory. Larger volumes are deconvolved in parts.
+        Memory limit of the program and all workers of a machine together, GB; ``auto``: half of the
+        free memory. Larger volumes are deconvolved in parts. Lower it to leave room for other
+        programs.
     tile
-        Side of a tile, voxels; auto is the largest that fits the memory.
+        Side of a tile, voxels; ``auto``: the largest that fits the memory. Keep ``auto`` unless you
+        measure speed.
     workers
-        Number of processes on this machine, which share its cores; auto is one per GPU, on a CPU
-        one per eight cores.
+        Number of processes on this machine, which share its cores; ``auto``: one per GPU, on a CPU
+        one per eight cores. Keep ``auto`` unless you measure speed.
     gpus
-        Numbers of the GPUs to use, as 0,1, with one worker each; all by default.
+        Numbers of the GPUs to use, as 0,1, with one worker each; by default all. Leave it out
+        unless others use the machine too.
     scheduler
         Address of a running dask.distributed scheduler, tcp://host:port, whose workers are used.
+        Leave it out to compute on this machine.
     """
 
-    memory_gb: MemoryGb = "auto"
+    memory_gb: Annotated[MemoryGb, {"label": "Memory limit"}] = "auto"
     tile: Annotated[TileSide, {"label": "Tile (voxels)"}] = "auto"
-    workers: Annotated[int | Literal["auto"], {"min": 1, "max": 4096}] = "auto"
+    workers: Annotated[int | Literal["auto"], {"min": 1, "max": 4096, "label": "Processes"}] = (
+        "auto"
+    )
     gpus: Annotated[str, {"label": "GPUs"}] = ""
-    scheduler: str | None = None
+    scheduler: Annotated[str | None, {"label": "Dask scheduler"}] = None
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -28,7 +28,7 @@ class CopyButton(QPushButton):
     ) -> None:
         super().__init__("Copy as")
         self._runs, self._attempt = runs, attempt
-        self.setToolTip("<p>Copy a command line, or Python code, that does the same.</p>")
+        self.setToolTip("<p>Click to copy a command line, or Python code, that does the same.</p>")
         menu = QMenu(self)
         menu.addAction("Copy as command", self.copy_command)
         menu.addAction("Copy as Python", self.copy_python)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from magicgui.widgets import LineEdit, Select, TupleEdit, create_widget
+from magicgui.widgets import ComboBox, LineEdit, Select, TupleEdit, create_widget
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractSpinBox,
+    QComboBox,
     QLabel,
     QListWidgetItem,
     QSizePolicy,
@@ -24,9 +25,10 @@ from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import DEFAULT, Number, members_of
 from napari_rln.gui.theme import ERROR, WARNING
 
-LABEL = "Voxel (\N{MICRO SIGN}m)"  # of a voxel size
+LABEL = "Voxel size (\N{MICRO SIGN}m)"  # of a voxel size
 
 _LIST_ROWS = 6
+_NARROWEST = 8  # characters of a choice, which grows with the dock
 # Of numbers side by side: in napari's own, three of them are wider than a dock.
 _NARROW = "QAbstractSpinBox { min-width: 44px; padding: 1px 6px; }"
 _UNLIMITED = 16_777_215  # pixels, Qt's own limit
@@ -41,12 +43,14 @@ def widget_for(annotation: Any, **options: Any) -> Any:
     Raises :class:`ValueError` if the type has no widget.
 
     Limits of numbers, and the word that stands for None, are as in ``Annotated[float | None,
-    {"min": 0.0, "max": 1.0, "none": "auto"}]``.
+    {"min": 0.0, "max": 1.0, "none": "auto"}]``; the words shown for choices, whose values they do
+    not change, as in ``Annotated[Literal["clip", "keep"], {"words": {"clip": "set to 0"}}]``.
     """
+    extras = extras_of(annotation)
+    options = {key: extras[key] for key in ("min", "max", "none") if key in extras} | options
+    words = extras.get("words", {})
     if get_origin(annotation) is Annotated:
-        annotation, *extras = get_args(annotation)
-        known = ("min", "max", "none")
-        options = {key: extra[key] for extra in extras for key in known if key in extra} | options
+        annotation, *_ = get_args(annotation)
     members = members_of(annotation)
     main = next((member for member in members if member is not NoneType), annotation)
     widget_type: Any = None
@@ -57,11 +61,35 @@ def widget_for(annotation: Any, **options: Any) -> Any:
     elif get_origin(main) is tuple:
         inner = get_args(main)
         if Ellipsis in inner:
-            widget_type, options["choices"] = CheckList, get_args(inner[0])
+            widget_type, options["choices"] = CheckList, _choices(inner[0], words)
         else:
             widget_type, options["nullable"] = Numbers, NoneType in members
             annotation = main
+    elif get_origin(main) is Literal:
+        widget_type, options["choices"] = Choice, _choices(main, words)
     return create_widget(annotation=annotation, widget_type=widget_type, options=options)
+
+
+def extras_of(annotation: Any) -> dict[str, Any]:
+    """Return what an annotation says beside the type, such as limits and label."""
+    if get_origin(annotation) is not Annotated:
+        return {}
+    return {key: value for extra in get_args(annotation)[1:] for key, value in extra.items()}
+
+
+def _choices(literal: Any, words: Mapping[Any, str]) -> list[tuple[str, Any]]:
+    """Return the choices of a literal type, each with the word to show for it."""
+    return [(words.get(value, str(value)), value) for value in get_args(literal)]
+
+
+class Choice(ComboBox):
+    """One of several choices, narrower than its longest entry where there is no room for it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        self.native.setSizeAdjustPolicy(policy)
+        self.native.setMinimumContentsLength(_NARROWEST)
 
 
 class Numbers(TupleEdit):
@@ -100,8 +128,7 @@ class Numbers(TupleEdit):
             number.label = self.label
             number.changed.disconnect()
             number.changed.connect(self.changed.emit)
-            if keywords:  # else the keyword does not fit
-                number.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+            number.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)  # no room
 
     def get_value(self) -> Any:
         """Return all numbers, or None.
@@ -139,16 +166,20 @@ class CheckList(Select):
     def get_value(self) -> Any:
         """Return the checked choices."""
         checked = Qt.CheckState.Checked
-        return tuple(item.text() for item in self._items() if item.checkState() == checked)
+        return tuple(_value_of(item) for item in self._items() if item.checkState() == checked)
 
     def set_value(self, value: Any) -> None:
         """Check these choices, and no others."""
         for item in self._items():
-            is_checked = item.text() in value
+            is_checked = _value_of(item) in value
             item.setCheckState(Qt.CheckState.Checked if is_checked else Qt.CheckState.Unchecked)
 
     def _items(self) -> list[QListWidgetItem]:
         return [self.native.item(row) for row in range(self.native.count())]
+
+
+def _value_of(item: QListWidgetItem) -> Any:
+    return item.data(Qt.ItemDataRole.UserRole)  # the text is the word for it
 
 
 class OptionalText(LineEdit):

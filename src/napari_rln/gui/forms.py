@@ -1,9 +1,10 @@
 """Forms of settings dataclasses, with labels, units, limits and tooltips of the dataclass."""
 
 import dataclasses
+import html
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import docstring_parser
 from magicgui.widgets import CheckBox
@@ -12,17 +13,21 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.fields import widget_for
+from napari_rln.gui.fields import LABEL, extras_of, widget_for
 from napari_rln.gui.layouts import Collapsible, fill
 
 S = TypeVar("S")
 
 _UNITS = {"um": "\N{MICRO SIGN}m", "au": "AU", "db": "dB", "gb": "GB"}
 _WAVELENGTHS = ("wavelength_um", "excitation_um")  # in nm, as on a filter
-_NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)`")  # a setting in a message
+# A setting in a message, alone or with a value; a value in the text of a tooltip.
+_NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)(?:=([^`]+))?`")
+_LITERAL = re.compile(r"``([^`]+)``")
 _NAMES = {name.lower(): name for name in ("PSF", "NA", "TV", "SNR", "DPI", "FWHM")}
-# Labels of settings by name: those of docks, and of every form made so far.
-_LABELS = {"voxel_um": "Voxel (\N{MICRO SIGN}m)", "tile": "Tile (voxels)", "psf": "PSF"}
+# Labels of settings, and words for their values, by name: those of docks, and of every form made so
+# far.
+_LABELS = {"voxel_um": LABEL, "tile": "Tile (voxels)", "psf": "PSF"}
+_WORDS: dict[str, Mapping[Any, str]] = {}
 
 
 class Form(QWidget, Generic[S]):
@@ -43,13 +48,13 @@ class Form(QWidget, Generic[S]):
         self._kind, self._top, self._hidden = kind, tuple(top), set(hidden)
         self._not_shown: dict[str, Any] = {}
         hints, tips = get_type_hints(kind, include_extras=True), tooltips(kind)
+        know_labels(kind)
         self.fields: dict[str, Any] = {}
         self._row_labels: dict[str, QLabel] = {}
         for field in dataclasses.fields(kind):  # type: ignore[arg-type]
             name = field.name
             if name in self._hidden:
                 continue
-            _LABELS[name] = label_of(name, hints[name])
             options: dict[str, Any] = {"in_nm": True} if name in _WAVELENGTHS else {}
             options |= {"name": name, "label": _LABELS[name], "tooltip": tips.get(name, "")}
             self.fields[name] = widget_for(hints[name], **options)
@@ -73,7 +78,7 @@ class Form(QWidget, Generic[S]):
             return self._kind(**(self._not_shown | shown | others))
         except RlnError as error:
             message = str(error)
-            named = [name for name in _NAMED.findall(message) if name in self.fields]
+            named = [name for name, _ in _NAMED.findall(message) if name in self.fields]
             if not named:
                 raise
             raise FieldError(message, self.fields[named[0]].native) from error
@@ -117,12 +122,14 @@ class Form(QWidget, Generic[S]):
         rows = fill(QFormLayout(body), margin=0)
         rows.setVerticalSpacing(3)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        rows.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for name in names:
             widget = self.fields[name]
-            text = "" if isinstance(widget, CheckBox) else widget.label
-            label = QLabel(text, toolTip=widget.tooltip)
-            rows.addRow(label, widget.native)
-            if text:
+            if isinstance(widget, CheckBox):
+                rows.addRow(widget.native)
+            else:
+                label = QLabel(widget.label, toolTip=widget.tooltip)
+                rows.addRow(label, widget.native)
                 self._row_labels[name] = label
         return body
 
@@ -132,9 +139,7 @@ class Form(QWidget, Generic[S]):
 
 def label_of(name: str, hint: Any) -> str:
     """Return the label of a field in a form, with its unit."""
-    extras: dict[str, Any] = {}
-    if get_origin(hint) is Annotated:
-        extras = {k: v for extra in get_args(hint)[1:] for k, v in extra.items()}
+    extras = extras_of(hint)
     parts = name.split("_")
     unit = _UNITS.get(parts[-1])
     if unit:
@@ -147,17 +152,40 @@ def label_of(name: str, hint: Any) -> str:
     return f"{text} ({unit})" if unit else text
 
 
+def know_labels(kind: type[Any]) -> None:
+    """Use the labels and words of a settings dataclass in messages that name its fields."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        _LABELS[field.name] = label_of(field.name, hint)
+        _WORDS[field.name] = extras_of(hint).get("words", {})
+
+
 def tooltips(kind: type[Any]) -> dict[str, str]:
-    """Return the descriptions of a dataclass's fields, as rich text that wraps."""
+    """Return the descriptions of a dataclass's fields, as rich text that wraps.
+
+    Values, which docstrings set in double backticks, appear as in the form.
+    """
     described = docstring_parser.parse(kind.__doc__ or "", docstring_parser.DocstringStyle.NUMPYDOC)
+    hints = get_type_hints(kind, include_extras=True)
     tips = {}
     for parameter in described.params:
-        text = " ".join((parameter.description or "").split()).replace("``", "")
-        for name in parameter.arg_name.split(","):
-            tips[name.strip()] = f"<p>{text[:1].upper()}{text[1:]}</p>"
+        text = " ".join((parameter.description or "").split())
+        for name in map(str.strip, parameter.arg_name.split(",")):
+            words = extras_of(hints.get(name)).get("words", {})
+            parts = _LITERAL.split(text)  # text and values in turn
+            parts[1::2] = [words.get(value, value) for value in parts[1::2]]
+            plain = html.escape("".join(parts), quote=False)
+            tips[name] = f"<p>{plain[:1].upper()}{plain[1:]}</p>"
     return tips
 
 
 def with_labels(message: str) -> str:
     """Return a message with labels in place of the names of settings in backticks."""
-    return _NAMED.sub(lambda match: _LABELS.get(match[1], match[1].replace("_", " ")), message)
+
+    def label(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        text = _LABELS.get(name, name.replace("_", " "))
+        return text if value is None else f"{text}: {_WORDS.get(name, {}).get(value, value)}"
+
+    return _NAMED.sub(label, message)

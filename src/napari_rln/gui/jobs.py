@@ -52,6 +52,7 @@ class BackgroundJob:
     done: Callable[[Any], None] = lambda result: None  # called with the result
     stopped: Callable[[str], None] = lambda reason: None  # called with "failed" or "cancelled"
     cancel_note: str = ""  # for the user after cancelling, such as what is kept
+    end_note: str | None = None  # for the user at the end, none if it is plain; by default "done"
     quiet: bool = False  # too short and frequent for napari's activity dock
     window: str = ""  # that shows its progress, where several share a queue
 

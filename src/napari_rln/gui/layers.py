@@ -171,8 +171,8 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
     voxel_um = voxel_um_of(layer)
     if voxel_um is None:
         raise RlnError(
-            f"the voxel size of {layer.name} is unknown; choose the layer as the image or PSF of a "
-            "dock and type it there."
+            f"the voxel size of {layer.name} is unknown; choose the layer as the image or PSF on "
+            "the page Deconvolve, and type it there."
         )
     indices = dict(zip(layer.axis_labels, before, strict=False))
     name = layer.name + "".join(f" {label} {i}" for label, i in indices.items())

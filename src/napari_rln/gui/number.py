@@ -211,7 +211,7 @@ class Number(ValuedContainerWidget[Any]):
         except FieldError as error:
             problem = str(error)
         self._warning.setVisible(bool(problem))
-        self._warning.setToolTip(f"<p>{problem[:1].upper()}{problem[1:]}</p>")
+        self._warning.setToolTip(f"<p>{problem[:1].upper()}{problem[1:]}</p>" if problem else "")
         self.box.setStyleSheet(f"QAbstractSpinBox {{ color: {ERROR}; }}" if problem else "")
 
     def _step(self, steps: int) -> None:

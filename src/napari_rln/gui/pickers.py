@@ -208,7 +208,7 @@ class VolumePicker(LayerPicker):
     def voxel(self) -> VoxelField:
         """The numbers of the voxel size, made when they are first needed: they are rarely."""
         field = VoxelField(_UNKNOWN)
-        field.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
+        field.setToolTip("<p>Voxel size z, y, x, of the layer. Correct it here if it is wrong.</p>")
         field.value = self._sizes or _NO_SIZES
         field.setEnabled(self.layer is not None)
         field.setVisible(False)
@@ -310,7 +310,9 @@ class SecondPsfPicker(VolumePicker):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__(viewer, optional="same as the first")
-        self.setToolTip("<p>In the orientation of the second camera, like its view.</p>")
+        self.setToolTip(
+            "<p>In the orientation of the second camera, like its view. Choose its layer.</p>"
+        )
 
     def source_or(self, first: LayerImage) -> LayerImage:
         """Return the chosen PSF, or the first view's; errors as in :meth:`source`."""

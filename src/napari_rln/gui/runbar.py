@@ -174,7 +174,7 @@ class RunBar(QWidget):
 
     def _on_success(self, job: BackgroundJob, result: object) -> None:
         if job.window == self._window:
-            self.show_message(f"{job.title}: done")
+            self.show_message(f"{job.title}: done" if job.end_note is None else job.end_note)
 
     def show_failure(self, job: BackgroundJob, failure: Failure) -> None:
         """Show why a job failed, until the next run."""

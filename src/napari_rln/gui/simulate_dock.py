@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.fields import Numbers
 from napari_rln.gui.forms import Form
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.layers import is_psf, layer_data
 from napari_rln.gui.layouts import ScrollArea, fill
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import napari
 
 _SHAPE = (64, 96, 96)
+_TIPS = {
+    "size": "<p>Size of the image z, y, x. Give more planes than the PSF has.</p>",
+    "seed": "<p>Equal seeds give equal images. Change it for another example.</p>",
+}
 
 
 class Simulate(QWidget):
@@ -32,16 +37,21 @@ class Simulate(QWidget):
         self.psf = VolumePicker(napari_viewer, prefer=is_psf)
         self.structures = Form(StructureSettings, top=("structures", "density"))
         self.imaging = Form(ImagingSettings, top=("photons", "background"))
-        self.shape = Numbers(value=_SHAPE, label="Shape (z, y, x)", min=1, max=4096)
-        self.seed = Number(annotation=int, label="Seed", min=0)
+        self.shape = Numbers(
+            value=_SHAPE, label="Size (voxels)", min=1, max=4096, tooltip=_TIPS["size"]
+        )
+        self.seed = Number(annotation=int, label="Random seed", min=0, tooltip=_TIPS["seed"])
         self.jobs = JobQueue(self)
         self.bar = RunBar(self.jobs, self.run, label="Simulate")
-        objects, light, content = QGroupBox("Objects"), QGroupBox("Light and camera"), QWidget()
+        objects, light, content = QGroupBox("Structures"), QGroupBox("Light and camera"), QWidget()
         fill(QVBoxLayout(objects), self.structures)
         fill(QVBoxLayout(light), self.imaging)
-        numbers = ((number.label, number.native) for number in (self.shape, self.seed))
-        rows = fill(QFormLayout(), *numbers)
-        parts = (QLabel("PSF"), self.psf, objects, light, rows, self.bar)
+        rows = fill(QFormLayout())
+        for number in (self.shape, self.seed):
+            rows.addRow(QLabel(number.label, toolTip=number.tooltip), number.native)
+        help_button = HelpButton("rln", "synthetic-data-napari-rln-simulate")
+        top = fill(QHBoxLayout(), (QLabel("PSF"), 1), help_button)
+        parts = (top, self.psf, objects, light, rows, self.bar)
         fill(QVBoxLayout(content), *parts).addStretch(1)
         fill(QVBoxLayout(self), ScrollArea(content), margin=0)
 
@@ -65,7 +75,8 @@ class Simulate(QWidget):
             return pair
 
         key = (id(psf.layer), structures, imaging, shape, seed)
-        self.jobs.add(BackgroundJob(name, steps, key=key, done=self._show))
+        note = "The image and the truth are new layers."
+        self.jobs.add(BackgroundJob(name, steps, key=key, done=self._show, end_note=note))
 
     def _show(self, pair: Pair) -> None:
         for volume in (pair.truth, pair.image):

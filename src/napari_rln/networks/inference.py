@@ -12,13 +12,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
 from torch.nn.functional import avg_pool3d, conv3d, conv_transpose3d, softplus
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import NUMBER_TYPES
 from napari_rln.core.memory import keep_freed_memory
 from napari_rln.networks.architectures.base import check_input
 from napari_rln.networks.rln import RECEPTIVE_FIELD, RLN, ConvBN, UpBN
@@ -26,7 +27,7 @@ from napari_rln.networks.rln import RECEPTIVE_FIELD, RLN, ConvBN, UpBN
 if TYPE_CHECKING:
     from napari_rln.networks.cpu_kernels.compiled import Compiled
 
-Precision = Literal["float32", "float64", "float16"]
+Precision = Annotated[Literal["float32", "float64", "float16"], {"words": NUMBER_TYPES}]
 TORCH_VOXEL_BYTES = {"float64": 840, "float32": 420, "float16": 210}
 """Memory of torch per voxel, beside input and output, in bytes, by precision; measured."""
 

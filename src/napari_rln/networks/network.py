@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from napari_rln.core.machine import LIBRARIES_BYTES
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import Tile
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm, same_grid
-from napari_rln.deconvolution.calibration import Gain, Level, Negatives
+from napari_rln.deconvolution.calibration import Gain, Level, Negatives, Offset, RepairImage
 from napari_rln.deconvolution.classical import ClassicalTiles, residual_bytes, search_bytes
 from napari_rln.deconvolution.ladder import COUNTS
 from napari_rln.deconvolution.method import Description, Json, Method, Observation, WholeResult
@@ -64,32 +64,41 @@ class NetworkOptions:
     Parameters
     ----------
     background
-        Background level, camera offset included, in image units; auto measures the darkest
-        regions of the image.
+        Background level in image units, camera offset included; ``auto`` measures the darkest
+        regions of the image. Give it where no region is empty.
     offset
-        Camera offset, the value without light, in image units; auto estimates it from the noise.
+        Camera offset, the value without light, in image units; ``auto`` estimates it from the
+        noise. Give the mean of a dark image if you have one.
     gain
-        Camera gain, in image units per photon; auto estimates it from the noise.
+        Camera gain, in image units per photon; ``auto`` estimates it from the noise. Give that of
+        the camera if you know it.
     repair_image
-        Replace isolated hot and cold voxels by the median of their neighbours.
+        Replace isolated hot and cold pixels by the median of their neighbours. Switch it off where
+        single bright voxels are structure.
     negatives
-        Negative voxels, as after background subtraction: keep (auto puts the camera offset
-        below them), clip to 0, or error.
+        Negative values, as after background subtraction: ``keep`` them (an automatic camera offset
+        lies below them), ``clip`` them to 0, or stop with an ``error``. Choose ``keep`` unless they
+        mean nothing.
     grid
-        Images whose voxel size differs from the model's: refuse them, or resample them and,
-        afterwards, the result.
+        Images whose voxel size differs from the model's: ``refuse`` them, or ``resample`` them and,
+        afterwards, the result. Choose ``resample`` if there is no model for your voxel size.
     precision
-        Number type of the network's computation; float16 is for GPUs.
+        Number type of the network's computation. Choose ``float16`` on a GPU for speed, ``float64``
+        only to verify a result.
     device
-        Compute device: auto, cpu, cuda, cuda:1 or mps.
+        Compute device: auto, cpu, cuda, cuda:1 or mps. Choose cpu if the memory of the GPU does not
+        suffice.
     """
 
     background: Level = "auto"
-    offset: Level = "auto"
+    offset: Offset = "auto"
     gain: Gain = "auto"
-    repair_image: bool = True
+    repair_image: RepairImage = True
     negatives: Negatives = "keep"
-    grid: Literal["refuse", "resample"] = "refuse"
+    grid: Annotated[
+        Literal["refuse", "resample"],
+        {"label": "Other voxel sizes", "words": {"refuse": "error message"}},
+    ] = "refuse"
     precision: Precision = "float32"
     device: str = "auto"
 

@@ -45,24 +45,26 @@ class MeasureSettings:
     Parameters
     ----------
     size
-        Odd size of the PSF in voxels (z y x), also the region free of other beads around each
-        bead; none: 8 FWHMs laterally and 6 axially, or what most beads have room for. Give a
-        smaller one if beads are rejected as clustered or cut.
+        Odd size of the PSF in voxels (z y x), also the region free of other beads around each bead;
+        by default 8 FWHMs laterally and 6 axially, or what most beads have room for. Give a smaller
+        one if beads are rejected as clustered or cut.
     minimum_snr
-        Minimum peak of a bead above the background, over the noise of the background. Raise it
-        to leave out dim beads.
+        Minimum peak of a bead above the background, over the noise of the background. Raise it to
+        leave out dim beads.
     minimum_correlation
-        Minimum correlation of a bead with the median bead, over its core; 1 is identical. Raise
-        it to leave out beads of other shapes.
+        Minimum correlation of a bead with the median bead, over its core; 1 is identical. Raise it
+        to leave out beads of other shapes.
     saturation
-        Intensity from which a voxel counts as saturated; none: a bead is saturated if five or
+        Intensity from which a voxel counts as saturated; by default a bead is saturated if five or
         more voxels have its highest value. Give the detector's highest value.
     """
 
     size: Annotated[tuple[int, int, int] | None, {"label": "Size (voxels)", "none": "auto"}] = None
-    minimum_snr: Annotated[float, {"min": 3.0, "max": 1000.0}] = 10.0
+    minimum_snr: Annotated[float, {"min": 3.0, "max": 1000.0, "label": "Least contrast (SNR)"}] = (
+        10.0
+    )
     minimum_correlation: Annotated[
-        float, {"min": 0.0, "max": 0.999, "label": "Minimum similarity"}
+        float, {"min": 0.0, "max": 0.999, "label": "Least similarity"}
     ] = 0.9
     saturation: Annotated[float | None, {"label": "Saturated from", "none": "auto"}] = None
 

@@ -24,11 +24,11 @@ class MicroscopeSettings:
         index of the sample is evanescent: it contributes within about a wavelength of the
         coverslip; deeper, the effective aperture is that index. Read it from the objective.
     immersion_index
-        Refractive index of the medium between objective and coverslip; give 1.515 for oil, 1.47
-        for glycerol, 1.33 for water, 1 for air.
+        Refractive index of the medium between objective and coverslip; give 1.515 for oil, 1.47 for
+        glycerol, 1.33 for water, 1 for air.
     sample_index
-        Refractive index of the sample or mounting medium; none: that of the immersion. Give 1.33
-        for living cells, or that of the mounting medium.
+        Refractive index of the sample or mounting medium; by default that of the immersion. Give
+        1.33 for living cells, or that of the mounting medium.
     wavelength_um
         Wavelength of the fluorescence (emission) in vacuum; give the middle of the emission filter.
     excitation_um
@@ -45,18 +45,19 @@ class MicroscopeSettings:
         Full widths at half maximum (z y x) of a Gaussian PSF as it appears in the image; measure
         them on a small bead.
     z_order
-        Order of the planes: the first is nearest to the coverslip (from coverslip) or farthest
-        from it (to coverslip). Choose that of the image.
+        Order of the planes: the first is nearest to the coverslip (from coverslip) or farthest from
+        it (to coverslip). Choose that of the image.
     size
-        Number of voxels (z y x), odd; none: chosen by the fraction of light kept, at most 127
-        each. Leave it empty.
+        Number of voxels (z y x), odd; by default chosen by the fraction of light kept, at most 127
+        each. Leave it out unless a program needs a certain size.
     energy_fraction
-        Fraction of the light that an automatic size keeps, relative to that within 127 voxels
-        per axis and 8 axial widths of the focus. Lower it for a smaller PSF.
+        Fraction of the light that an automatic size keeps, relative to that within 127 voxels per
+        axis and 8 axial widths of the focus. Lower it for a smaller PSF.
     """
 
     modality: Annotated[
-        Literal["widefield", "confocal", "two-photon", "light-sheet", "gaussian"], {"label": "Type"}
+        Literal["widefield", "confocal", "two-photon", "light-sheet", "gaussian"],
+        {"label": "Type", "words": {"gaussian": "Gaussian"}},
     ] = "widefield"
     model: Annotated[Literal["vectorial", "scalar"], {"label": "Diffraction"}] = "vectorial"
     na: Annotated[float, {"min": 0.05, "max": 1.7, "label": "Objective NA"}] = 1.4
@@ -74,7 +75,7 @@ class MicroscopeSettings:
     sheet_fwhm_um: Annotated[
         float, {"min": 0.1, "max": 200.0, "unit": "um", "label": "Light sheet"}
     ] = 2.0
-    fwhm_um: Annotated[tuple[float, float, float], {"label": "FWHM"}] = (0.7, 0.25, 0.25)
+    fwhm_um: Annotated[tuple[float, float, float], {"label": "FWHM z, y, x"}] = (0.7, 0.25, 0.25)
     z_order: Annotated[Literal["from coverslip", "to coverslip"], {"label": "Planes go"}] = (
         "from coverslip"
     )

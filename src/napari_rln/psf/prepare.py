@@ -49,29 +49,32 @@ class PrepareSettings:
     Parameters
     ----------
     background
-        Level to subtract: measured at the lateral border near focus (auto), none, or a number in
-        the unit of the file. Leave auto, or give the detector's offset.
+        Level to subtract: measured at the lateral border near focus (``auto``), none, or a number
+        in the unit of the file. Leave ``auto``, or give the detector's offset.
     hot_pixels
-        Replace isolated voxels far above their neighbours by the local median.
+        Replace isolated voxels far above their neighbours by the local median. Switch it off where
+        the PSF is one such voxel.
     centre
         Centre of the PSF: the peak of the main lobe, moved to the middle voxel, also where it is
-        split among the corners as for a Fourier transform (peak); or the file's middle voxel
-        n // 2 (file).
+        split among the corners as for a Fourier transform (``peak``); or the file's middle voxel n
+        // 2 (``file``). Keep ``peak`` unless the file is centred.
     noise_floor
-        Standard errors by which the surroundings of a voxel must exceed the noise where
-        subtracting the background leaves negative values; other voxels are set to zero, since
-        clipped noise adds up to a pedestal. 0 keeps all positive values. Raise it if haze of
-        noise remains.
+        Standard errors by which the surroundings of a voxel must exceed the noise where subtracting
+        the background leaves negative values; other voxels are set to zero, since clipped noise
+        adds up to a pedestal. 0 keeps all positive values. Raise it if haze of noise remains.
     energy_fraction
         Fraction of the light that the cropped box keeps; 1 does not crop. Lower it for a smaller,
         faster PSF.
     max_size
-        Maximum size after cropping (z, y, x) in voxels; leave it empty for no limit.
+        Maximum size after cropping (z, y, x) in voxels; by default no limit. Lower it for a
+        smaller, faster PSF.
     """
 
     background: Literal["auto", "none"] | float = "auto"
     hot_pixels: bool = True
-    centre: Literal["peak", "file"] = "peak"
+    centre: Annotated[
+        Literal["peak", "file"], {"words": {"peak": "at the peak", "file": "as in the file"}}
+    ] = "peak"
     noise_floor: Annotated[float, {"min": 0.0, "max": 20.0, "label": "Noise limit"}] = 3.0
     energy_fraction: Annotated[float, {"min": 0.5, "max": 1.0, "label": "Light kept"}] = 0.999
     max_size: Annotated[

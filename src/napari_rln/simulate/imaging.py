@@ -36,22 +36,24 @@ class ImagingSettings:
     ----------
     photons
         Lowest and highest number of photons in the brightest voxels (the 99.9th percentile),
-        background not counted; drawn log-uniformly.
+        background not counted; drawn log-uniformly. Raise them for brighter images.
     background
         Lowest and highest flat background, as a fraction of those photons; drawn log-uniformly.
+        Raise it for haze from out-of-focus layers.
     read_noise
-        Lowest and highest standard deviation of the camera's noise, in photons.
+        Lowest and highest standard deviation of the camera's noise, in photons. Give that of the
+        camera's data sheet.
     gain
-        Image units per photon.
+        Image units per photon. Give that of the camera to get its grey values.
     offset
-        Image value without light.
+        Image value without light. Give that of the camera to get its grey values.
     """
 
     photons: Range = (15.0, 1500.0)
     background: Range = (0.02, 0.5)
-    read_noise: Range = (0.0, 3.0)
-    gain: Annotated[float, {"min": 1e-6, "max": 1e6}] = 1.0
-    offset: Annotated[float, {"min": 0.0, "max": 1e6}] = 0.0
+    read_noise: Annotated[Range, {"label": "Read noise (photons)"}] = (0.0, 3.0)
+    gain: Annotated[float, {"min": 1e-6, "max": 1e6, "label": "Camera gain"}] = 1.0
+    offset: Annotated[float, {"min": 0.0, "max": 1e6, "label": "Camera offset"}] = 0.0
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -57,21 +57,21 @@ class StructureSettings:
     Attributes
     ----------
     structures
-        Kinds of objects to draw from. Choose those that resemble your sample.
+        Kinds of structures to draw from. Choose those that resemble your sample.
     at_once
-        Maximum number of kinds in one volume, haze not counted; 0, or the number of kinds and
-        more: all kinds in every volume. Raise it for crowded samples.
+        Maximum number of kinds in one volume, haze not counted; 0, or the number of kinds and more:
+        all kinds in every volume. Raise it for crowded samples.
     haze
         Fraction of volumes with haze, if it is among the kinds; all if it is the only kind. Raise
         it for thick samples.
     density
-        Factor on the number of objects. Lower it for sparse samples.
+        Factor on the number of structures. Lower it for sparse samples.
     density_jitter
         Lowest and highest additional factor, drawn for each kind in each volume. Widen it if your
         images differ.
     brightness
-        Lowest and highest emission of a voxel filled by an object. Widen it if dim structures lie
-        beside bright ones.
+        Lowest and highest emission of a voxel that a structure fills. Widen it if dim structures
+        lie beside bright ones.
     smooth_voxels
         Standard deviation of the final Gaussian smoothing, in lateral voxels. Lower it for sharper
         edges.
@@ -80,7 +80,7 @@ class StructureSettings:
     structures: Annotated[tuple[Structure, ...], {"label": "Kinds"}] = TRAINING
     at_once: Annotated[int, {"min": 0, "max": 99, "label": "Kinds in a volume"}] = 3
     haze: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Volumes with haze"}] = 0.35
-    density: Annotated[float, {"min": 0.01, "max": 20.0, "label": "Number of objects"}] = 1.0
+    density: Annotated[float, {"min": 0.01, "max": 20.0, "label": "Number of structures"}] = 1.0
     density_jitter: Annotated[tuple[float, float], {"label": "Variation of number"}] = (0.25, 2.0)
     brightness: Annotated[tuple[float, float], {"label": "Emission"}] = (50.0, 850.0)
     smooth_voxels: Annotated[float, {"min": 0.0, "max": 10.0, "label": "Smoothing (voxels)"}] = 0.7

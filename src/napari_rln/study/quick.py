@@ -9,7 +9,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.volume import Volume
 from napari_rln.io.volumes import write
-from napari_rln.networks.architectures.registry import ArchitectureName
+from napari_rln.networks.architectures.registry import TITLES, ArchitectureName
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.simulate.structures import Structure
 
@@ -50,6 +50,8 @@ _CLASSICAL: Mapping[Classical, tuple[dict[str, Any], ...]] = {
     ),
     "Wiener filter": ({"name": "Wiener", "kind": "wiener", "clip": True},),
 }
+_NETWORKS: dict[Trained, str] = {"rln-paper": "RLN, as in the paper"}
+_NETWORKS.update(TITLES.items())
 _TRAINED = {"rln-paper": {"architecture": "rln", "variant": "paper"}}
 _Z_STEP: dict[str, Any] = {"name": "z step +10 %", "factors": {"z_step": 1.1}}
 _WRONG_PSF: tuple[dict[str, Any], ...] = (
@@ -74,28 +76,39 @@ class QuickStudy:
     Parameters
     ----------
     structures
-        Structures of the test images; networks are trained on each of them.
+        Structures of the test images; networks are trained on each of them. Choose those that
+        resemble your samples.
     photons
-        Photons of the brightest structures of faint, usual and bright images; networks are trained
-        on usual ones.
+        Photons of the brightest structures in faint, usual and bright images; networks are trained
+        on usual ones. Give those of your images.
     images
-        Number of test images of each kind, and of trainings.
+        Number of test images of each kind, and of trainings. Raise it for a surer answer, in as
+        many times the time.
     classical
-        Classical methods.
+        Classical methods to compare. Choose those that you would use.
     networks
-        Networks to train for the PSF.
+        Networks to train for the PSF. Leave all out for an answer without training.
     minutes
-        Minutes of each training.
+        Minutes of each training. Raise it for better networks.
     """
 
     structures: tuple[Structure, ...] = ("filaments", "nuclei")
-    photons: tuple[float, float, float] = (30.0, 100.0, 300.0)
+    photons: Annotated[tuple[float, float, float], {"label": "Photons (faint, usual, bright)"}] = (
+        30.0,
+        100.0,
+        300.0,
+    )
     images: Annotated[int, {"min": 1, "max": 100, "label": "Images of each kind"}] = 1
-    classical: tuple[Classical, ...] = (
+    classical: Annotated[tuple[Classical, ...], {"label": "Classical methods"}] = (
         "Richardson-Lucy", "Wiener-Butterworth", "total variation",
     )  # fmt: skip
-    networks: tuple[Trained, ...] = ("rln", "care")
-    minutes: Annotated[float, {"min": 0.1, "max": 10_000.0, "label": "Minutes per training"}] = 3.0
+    networks: Annotated[tuple[Trained, ...], {"label": "Networks to train", "words": _NETWORKS}] = (
+        "rln",
+        "care",
+    )
+    minutes: Annotated[
+        float, {"min": 0.1, "max": 10_000.0, "label": "Time per training (minutes)"}
+    ] = 3.0
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -122,7 +135,9 @@ class QuickStudy:
         from napari_rln.study.config_file import study_of
 
         if not (self.classical or self.networks or models):
-            raise RlnError("tick `classical` methods or `networks` below, or a model of the dock.")
+            raise RlnError(
+                "tick some `classical` or `networks`, or a model on the page Deconvolve."
+            )
         described: dict[str, Any] = {"name": psf.name or "PSF", "voxel_um": list(psf.voxel_um)}
         conditions = list(_CAMERAS)
         record = psf.record

@@ -9,7 +9,7 @@ from napari_rln.core.limits import check_limits
 from napari_rln.core.tiles import STEP
 from napari_rln.core.volume import FloatArray
 from napari_rln.networks.architectures.base import Views
-from napari_rln.networks.architectures.registry import ArchitectureName, class_of
+from napari_rln.networks.architectures.registry import TITLES, ArchitectureName, class_of
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import NormalisationMethod
@@ -23,6 +23,15 @@ LEAST_SIDE = 5
 
 Preset = Literal["quick", "full", "universal", "paper"]
 
+VIEWS_WORDS: dict[Views, str] = {
+    "single": "one",
+    "averaged": "two, their sum",
+    "concatenated": "two, each",
+}
+"""Words of forms for the views of a network."""
+
+_PAPER = {"paper": "as in the paper"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -31,12 +40,12 @@ class TrainSettings:
     Parameters
     ----------
     steps
-        Number of training steps; none: as many as fit ``minutes``. Leave it out to choose the time
-        instead.
+        Number of training steps; by default as many as the time allows. Leave it out to choose the
+        time instead.
     minutes
-        Duration in minutes if ``steps`` is none, with the preparation; converted to a number of
-        steps from the time of the first ones, and corrected at every test. Give more where the
-        quality still rises at the end.
+        Duration in minutes where no number of steps is given, with the preparation; converted to a
+        number of steps from the time of the first ones, and corrected at every test. Give more
+        where the quality still rises at the end.
     architecture
         Architecture of the network: rln; or, to compare it with, care, rcan (3D-RCAN), ddn
         (DenseDeconNet), ista and ista-large (ISTA-Net+), admm (ADMM-Net), kld (kernel learning
@@ -45,31 +54,32 @@ class TrainSettings:
         Input of the network: a classical deconvolution with the PSF (started), or the image
         (paper). Keep started for a model that also serves similar PSFs.
     views
-        Number of views: single, or two as their sum (averaged) or as two channels (concatenated).
-        The started variant starts from their joint deconvolution. Choose two only for images taken
-        from two sides.
+        Views of the input: a ``single`` one, or two, added (``averaged``) or as two channels
+        (``concatenated``). The started variant starts from their joint deconvolution. Choose two
+        only for images taken from two sides.
     start
-        Back projector of the initial deconvolution; or ladder, several matched estimates from which
-        the number of iterations is predicted, not for the normalisation percentiles. Keep the
-        choice of the preset or initial model.
+        Deconvolution that the network starts from: standard Richardson-Lucy (``matched``),
+        ``wiener-butterworth``, several estimates of Richardson-Lucy from which the number of
+        iterations is predicted (``ladder``), or none (``image``). Keep the choice of the preset or
+        initial model.
     start_iterations
-        Number of accelerated iterations of the initial deconvolution, or auto (from the noise of
-        the image). Keep auto unless all your images have the same noise.
+        Number of accelerated iterations of the initial deconvolution; ``auto``: from the noise of
+        the image. Keep ``auto`` unless all your images have the same noise.
     start_beyond
         Factor on the automatic number of iterations. Raise it for a sharper and noisier input of
         the network.
     refine
-        Fraction of the steps, at the end, that train a refinement behind the network instead of
-        the network; 0: no refinement. Keep 0 unless you train for hours.
+        Fraction of the steps, at the end, that train a refinement behind the network instead of the
+        network; 0: no refinement. Keep 0 unless you train for hours.
     refine_rate
         Highest learning rate of these steps. Lower it if the loss jumps.
     learning_rate
         How far each step changes the network, after the first steps. Lower it if the loss jumps or
         the training diverges.
     schedule
-        Learning rate over the training: cosine, to 0 at the last step; or that of the
-        architecture's authors (paper), for rln 5 % less every 600 steps. Keep cosine unless you
-        repeat the paper.
+        Learning rate over the training: ``cosine``, to 0 at the last step; or that of the
+        architecture's authors (``paper``), for rln 5 % less every 600 steps. Keep ``cosine`` unless
+        you repeat the paper.
     batch
         Patches per step. Lower it if the memory does not suffice.
     patch
@@ -89,13 +99,13 @@ class TrainSettings:
         faster model.
     loss
         Measure of error to reduce: the logarithm of each patch's own error and its structural
-        similarity (relative), in windows for a ladder; or that of the architecture's authors
-        (paper). Keep relative unless you repeat the paper.
+        similarity (``relative``), in windows for several initial estimates; or that of the
+        architecture's authors (``paper``). Keep ``relative`` unless you repeat the paper.
     clip
         Maximum norm of the gradient; 0: no limit. Lower it if the loss jumps.
     initial
-        Initial weights: passing the initial estimate through (estimate), or random as in the
-        paper (paper). Keep estimate for short trainings; an initial model replaces both.
+        Initial weights: passing the initial estimate through (``estimate``), or random as in the
+        paper (``paper``). Keep ``estimate`` for short trainings; an initial model replaces both.
     bn_momentum
         Weight of a batch in the running statistics of batch normalisation. Keep the value of the
         preset; it has no effect on fixed statistics.
@@ -111,15 +121,15 @@ class TrainSettings:
     steps_per_example
         Number of steps between new volumes. Raise it if drawing volumes delays the steps.
     shape
-        Size (Z, Y, X) of a synthetic volume in voxels. Lower it for a faster preparation; it must
+        Size (z, y, x) of a simulated volume in voxels. Lower it for a faster preparation; it must
         hold a patch.
     normalisation
-        Normalisation: brightness preserves intensities; percentiles scales each patch and its
-        ground truth, as in the paper; photons is the square root of photons. Keep brightness unless
-        you repeat the paper.
+        Scale of the network's input: ``brightness`` preserves intensities; ``percentiles`` scales
+        each patch and its ground truth, as in the paper; ``photons`` is the square root of photons.
+        Keep ``brightness`` unless you repeat the paper.
     validate
         Number of test volumes, held out from the training, for selecting the best weights; 0 keeps
-        the last weights. Synthetic volumes cycle through the kinds of structures, 20 without haze.
+        the last weights. Simulated volumes cycle through the kinds of structures, 20 without haze.
         Lower it for a faster preparation.
     validate_every
         Number of steps between tests on these volumes. Lower it to follow the quality more closely.
@@ -129,38 +139,56 @@ class TrainSettings:
         Device: auto, cpu, cuda, cuda:1, mps. Choose cpu if the memory of the GPU does not suffice.
     """
 
-    steps: Annotated[int | None, {"min": 1, "max": 10_000_000}] = None
+    steps: Annotated[int | None, {"min": 1, "max": 10_000_000, "none": "by time"}] = None
     minutes: Annotated[float, {"min": 0.05, "max": 100_000.0, "label": "Time (minutes)"}] = 5.0
-    architecture: ArchitectureName = "rln"
+    architecture: Annotated[ArchitectureName, {"words": TITLES}] = "rln"
     variant: Literal["started", "paper"] = "started"
-    views: Views = "single"
-    start: Annotated[StartMethod, {"label": "Initial estimate"}] = "matched"
+    views: Annotated[Views, {"words": VIEWS_WORDS}] = "single"
+    start: Annotated[
+        StartMethod,
+        {
+            "label": "Initial estimate",
+            "words": {
+                "image": "the image",
+                "matched": "Richardson-Lucy",
+                "wiener-butterworth": "Wiener-Butterworth",
+                "ladder": "several estimates",
+            },
+        },
+    ] = "matched"
     start_iterations: Annotated[
         int | Literal["auto"], {"min": 1, "max": 1000, "label": "Initial iterations"}
     ] = "auto"
-    start_beyond: Annotated[float, {"min": 0.1, "max": 10.0, "label": "Factor on iterations"}] = 1.4
-    refine: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.0
-    refine_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.002
+    start_beyond: Annotated[float, {"min": 0.1, "max": 10.0, "label": "Iterations factor"}] = 1.4
+    refine: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Refinement"}] = 0.0
+    refine_rate: Annotated[float, {"min": 1e-7, "max": 1.0, "label": "Refinement rate"}] = 0.002
     learning_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.02
-    schedule: Annotated[Literal["cosine", "paper"], {"label": "Rate over time"}] = "cosine"
+    schedule: Annotated[
+        Literal["cosine", "paper"], {"label": "Rate over time", "words": _PAPER}
+    ] = "cosine"
     batch: Annotated[int, {"min": 1, "max": 1024, "label": "Patches per step"}] = 4
-    patch: Annotated[int, {"min": 8, "max": 512, "label": "Patch size (voxels)"}] = 32
+    patch: Annotated[int, {"min": 8, "max": 512, "label": "Patch (voxels)"}] = 32
     margin: Annotated[int, {"min": 0, "max": RECEPTIVE_FIELD, "label": "Patch border (voxels)"}] = 0
     fullness: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Least brightness"}] = 0.4
     augment: Annotated[bool, {"label": "Mirror and turn patches"}] = True
     mirror: Annotated[bool, {"label": "Average mirrored images"}] = False
-    loss: Annotated[Literal["relative", "paper"], {"label": "Measure of error"}] = "relative"
+    loss: Annotated[
+        Literal["relative", "paper"], {"label": "Measure of error", "words": _PAPER}
+    ] = "relative"
     clip: Annotated[float, {"min": 0.0, "max": 1e6, "label": "Limit of a step"}] = 5.0
-    initial: Annotated[Literal["estimate", "paper"], {"label": "New weights"}] = "estimate"
+    initial: Annotated[
+        Literal["estimate", "paper"],
+        {"label": "New weights", "words": {"estimate": "pass the estimate on", **_PAPER}},
+    ] = "estimate"
     bn_momentum: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Statistics per step"}] = 0.1
     frozen: Annotated[float, {"min": 0.0, "max": 1.0, "label": "Fixed statistics"}] = 1.0
-    last_beta: Annotated[float, {"min": -10.0, "max": 10.0, "label": "Initial offset"}] = -1.0
-    examples: Annotated[int, {"min": 1, "max": 100_000, "label": "Volumes, at most"}] = 48
+    last_beta: Annotated[float, {"min": -10.0, "max": 10.0, "label": "Initial beta"}] = -1.0
+    examples: Annotated[int, {"min": 1, "max": 100_000, "label": "Most volumes"}] = 48
     steps_per_example: Annotated[
         int, {"min": 1, "max": 10_000, "label": "Steps per new volume"}
     ] = 12
-    shape: Annotated[tuple[int, int, int], {"label": "Volume z, y, x (voxels)"}] = (64, 64, 64)
-    normalisation: Annotated[NormalisationMethod, {"label": "Brightness"}] = "brightness"
+    shape: Annotated[tuple[int, int, int], {"label": "Volume (voxels)"}] = (64, 64, 64)
+    normalisation: Annotated[NormalisationMethod, {"label": "Normalisation"}] = "brightness"
     validate: Annotated[int, {"min": 0, "max": 1000, "label": "Test volumes"}] = 11
     validate_every: Annotated[int, {"min": 1, "max": 1_000_000, "label": "Steps between tests"}] = (
         100

@@ -44,6 +44,7 @@ from napari_rln.gui.deconvolve.streams import (
 )
 from napari_rln.gui.events import follow
 from napari_rln.gui.fields import widget_for
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
 from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, fill
@@ -122,7 +123,7 @@ class ComparePage(QWidget):
         self.before_after = BeforeAfter(viewer)
         tip = (
             "<p>The layers as xy, xz and yz planes with one cursor, line profiles and figures. "
-            "Opens another dock.</p>"
+            "Press it to open them beside.</p>"
         )
         self.views_button = QPushButton("Lateral and axial views", toolTip=tip)
         self.maps = ResidualMaps(viewer)
@@ -220,6 +221,7 @@ class ComparePage(QWidget):
             key=(inputs.key, *states, *(each and each.key for each in (truth, *results))),
             done=show,
             window=_WINDOW,
+            end_note="",
         )
         if not self._jobs.is_under_way(job):
             self._jobs.add(job)
@@ -257,7 +259,8 @@ class ComparePage(QWidget):
             self._viewer.add_layer(image.layer_of(registered, colormap=colormap))
 
         title = f"registration of {reference.name}"
-        self._jobs.add(BackgroundJob(title, steps, done=show, window=_WINDOW))
+        note = "The reference is on the voxels of the image. Press Compare to compare it too."
+        self._jobs.add(BackgroundJob(title, steps, done=show, window=_WINDOW, end_note=note))
 
     def arrange(self) -> None:
         """Show the chosen image and its results side by side, or on top of each other."""
@@ -368,7 +371,10 @@ class ComparePage(QWidget):
         more = fill(QHBoxLayout(), (self.views_button, 1), self.save_button)
         fill(below, look, self._pair, self.browser, more)
         fill(below, self.bar, self.table, known)
-        parts = (self._image_row, self.words, self._shown_with_results)
+        corner = Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignRight
+        help_button = HelpButton("napari", "compare")
+        top = fill(QHBoxLayout(), (self._image_row, 1), (help_button, 0, corner))
+        parts = (top, self.words, self._shown_with_results)
         fill(QVBoxLayout(content), *parts, margin=PAGE_MARGIN)
         content.layout().addStretch(1)
         fill(QVBoxLayout(self), ScrollArea(content), margin=0)

@@ -15,6 +15,7 @@ from napari_rln.gui.layers import LayerImage
 from napari_rln.psf.examine import fit_psf
 
 _LIMITS = (-5.0, 5.0)  # standard deviations of the noise
+_ENDED = "Residual maps: green where a result lacks light, pink where it has too much."
 
 
 class ResidualMaps:
@@ -48,7 +49,9 @@ class ResidualMaps:
             self._insert(layer, result.layer)
             shown()
 
-        return BackgroundJob(f"residual of {result.name}", steps, done=show, window=window)
+        return BackgroundJob(
+            f"residual of {result.name}", steps, done=show, window=window, end_note=_ENDED
+        )
 
     def _insert(self, layer: Image, result: Image) -> None:
         """Add a map beside its result, or replace the earlier one."""

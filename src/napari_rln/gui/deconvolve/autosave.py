@@ -71,7 +71,8 @@ def saving_job(layer: Image, folder: Path, window: str = "") -> BackgroundJob:
     check_folder(path)
     volume = source_of(layer, (0.0,) * layer.ndim)
     steps = one_step("saving", lambda: write(volume.read(), path))
-    return BackgroundJob(f"saving {path.name}", steps, key=path, window=window)
+    note = f"{layer.name} is saved as {path.name}."
+    return BackgroundJob(f"saving {path.name}", steps, key=path, end_note=note, window=window)
 
 
 def _free(folder: Path, name: str) -> Path:

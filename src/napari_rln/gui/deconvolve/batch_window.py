@@ -37,6 +37,7 @@ from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.deconvolve.ondisk import fit_psf_to
 from napari_rln.gui.deconvolve.result_destination import FolderField, file_name
 from napari_rln.gui.forms import with_labels
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
@@ -78,7 +79,7 @@ class BatchWindow(QDialog):
         tip = (
             "<p>Files with all their channels and time points, folders of files, and tables (.csv) "
             "with the column image and the optional columns psf, model, channel, time, voxel_um, "
-            "psf_voxel_um and out.</p>"
+            "psf_voxel_um and out. Add them with the buttons.</p>"
         )
         extended = QAbstractItemView.SelectionMode.ExtendedSelection
         self.inputs = QListWidget(selectionMode=extended, toolTip=tip)
@@ -120,7 +121,8 @@ class BatchWindow(QDialog):
                 f"batch {method.name}",
                 partial(_batch, paths, method, task, folder, ending),
                 key=(*paths, folder, ending, method, task.repair, task.psf and task.psf.key),
-                cancel_note="finished results are kept, and Run continues the batch",
+                cancel_note="finished results are kept, and Run batch continues it",
+                end_note=f"Finished: the results of {method.name} are in {folder}.",
                 window=_WINDOW,
             )
             jobs[job] = method
@@ -213,7 +215,8 @@ class BatchWindow(QDialog):
             "states.",
             wordWrap=True,
         )
-        fill(QVBoxLayout(self), (above, 1), rows, note, (self.table, 2), self.bar)
+        top = fill(QHBoxLayout(), (note, 1), HelpButton("scale", "many-images"))
+        fill(QVBoxLayout(self), top, (above, 1), rows, (self.table, 2), self.bar)
 
     def _add_files(self) -> None:
         paths, _ = QFileDialog.getOpenFileNames(self, "Images", "", _FILES)
@@ -259,7 +262,9 @@ def _batch(
     method = chosen.method
     if any(item.job.methods[0] != method for item in items):  # a table names models
         if sum(other.method.kind == method.kind for other in task.methods) > 1:
-            raise RlnError("the table names models, which replace the ticked one; tick only one.")
+            raise RlnError(
+                "the table names models, which replace the ticked one; tick only one model."
+            )
         target, items = listed(method.kind)  # without the name of the ticked model
     yield Update(Progress(activity="planning"), items)
     dock_psf = task.psf.read() if task.psf else None
@@ -289,7 +294,7 @@ def _batch(
     )
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
-        raise RlnError(f"{len(failed)} of {len(outcomes)} images failed; see their rows.")
+        raise RlnError(f"{len(failed)} of {len(outcomes)} images failed; read why in their rows.")
     return outcomes
 
 

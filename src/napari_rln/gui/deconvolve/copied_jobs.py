@@ -26,7 +26,7 @@ def jobs_of(
     """
     image, psf, repair = inputs.image, inputs.psf, inputs.repair
     if image.box is not None and views is None:
-        raise RlnError("a region is chosen but a job reads whole files; choose the whole volume.")
+        raise RlnError("a region is chosen but a job reads whole files; choose the whole image.")
     file, second = image_file(image), None
     psfs: tuple[PsfFile, ...] = ()
     optics = None

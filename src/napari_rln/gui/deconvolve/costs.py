@@ -31,7 +31,7 @@ class Costs(QLabel):
         self.setWordWrap(True)
         self.setToolTip(
             "<p>Additional memory, and the time that earlier runs of the method on this machine "
-            "suggest.</p>"
+            "suggest. Choose a region, or a result on disk, if it is too much.</p>"
         )
         self._timer = QTimer(self, singleShot=True, interval=_DELAY_MS)
         self._timer.timeout.connect(self._estimate)

@@ -45,6 +45,7 @@ from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
 from napari_rln.gui.deconvolve.stated_psfs import StatedPsfs, is_offered
 from napari_rln.gui.deconvolve.study_window import StudyWindow
 from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage, is_raw, source_of
@@ -77,8 +78,8 @@ class DeconvolvePage(QWidget):
         self.channels = Channels(napari_viewer)
         self.stated = StatedPsfs(napari_viewer, self.image, self.psf)
         tip = (
-            "<p>Where needed: centre, background, hot pixels, voxel size. Untick it to use the PSF "
-            "as it is.</p>"
+            "<p>Correct its centre, background, hot pixels and voxel size, where needed. Untick it "
+            "to use the PSF as it is.</p>"
         )
         self.repair = QCheckBox("Repair the PSF", checked=True, toolTip=tip)
         self.second = SecondViewChoice(napari_viewer)
@@ -88,7 +89,7 @@ class DeconvolvePage(QWidget):
         self.methods = MethodList()
         self.history = History(napari_viewer)
         self.bar = RunBar(self.jobs, self.run)
-        self.whole_button = QPushButton("Apply to whole volume")
+        self.whole_button = QPushButton("Run on the whole image")
         self.whole_button.setVisible(False)
         self.costs = Costs(self._plan)
         self.verdicts = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
@@ -98,14 +99,14 @@ class DeconvolvePage(QWidget):
         self.study = StudyWindow(self.jobs, self._study_inputs, self)
         self.batch_button = button(
             "Batch\N{HORIZONTAL ELLIPSIS}",
-            "Deconvolve many files, with all channels and time points, with the methods and the "
-            "PSF of this page.",
+            "Click to deconvolve many files, with all channels and time points, with the methods "
+            "and the PSF of this page.",
             self._open_batch,
         )
         self.study_button = button(
             "Study\N{HORIZONTAL ELLIPSIS}",
-            "Compare these methods, and networks trained for it, on simulated images of the PSF, "
-            "to learn which to use.",
+            "Click to compare methods, and networks trained for the PSF, on images simulated with "
+            "it, and learn which to use.",
             self._open_study,
         )
         self._streams: dict[BackgroundJob, tuple[Stream, PastRun]] = {}
@@ -245,12 +246,12 @@ class DeconvolvePage(QWidget):
                 self.second.image,
             )
         if image.data.ndim == 2:
-            raise RlnError(f"{image.name} is a plane; two views must be stacks of one object.")
+            raise RlnError(f"{image.name} is a plane; choose two stacks of one object.")
         image.check_upright()
         if not self.region.is_whole or self.destination.on_disk or self.channels.others:
             raise RlnError(
                 "two views are deconvolved whole, in memory and one channel at a time; choose the "
-                "whole volume, a result in memory, and one channel."
+                "whole image, a result in memory, and one channel."
             )
         return self.second.views(image, psf)
 
@@ -397,9 +398,10 @@ class DeconvolvePage(QWidget):
         self.jobs.ended.connect(self._on_end)
 
     def _lay_out(self) -> None:
+        help_button, top = HelpButton("napari", "deconvolve"), Qt.AlignmentFlag.AlignTop
         rows = fill(
             QFormLayout(),
-            ("Image", self.image),
+            ("Image", fill(QHBoxLayout(), (self.image, 1), (help_button, 0, top))),
             ("PSF", self.psf),
             self.stated,
             self.channels,
@@ -408,10 +410,10 @@ class DeconvolvePage(QWidget):
         rare, content = QWidget(), QWidget()
         others = fill(
             QFormLayout(),
-            ("", self.repair),
+            self.repair,
             ("Region", self.region),
             ("Result", self.destination),
-            ("", self.autosave),
+            self.autosave,
             ("Second view", self.second),
             margin=0,
         )

@@ -19,7 +19,9 @@ class FirstContact(QWidget):
             "microscopes state the optics, and then <i>Run</i> is all that is left to do."
         )
         self.button = QPushButton("Try it: open a bead with its PSF")
-        self.button.setToolTip("<p>Opens a widefield image of a hollow bead. Then press Run.</p>")
+        self.button.setToolTip(
+            "<p>Press it for a widefield image of a hollow bead, then press Run.</p>"
+        )
         fill(QVBoxLayout(self), QLabel(text, wordWrap=True), self.button, margin=0)
         self.button.clicked.connect(self._open)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):

@@ -111,12 +111,16 @@ class History(QWidget):
         super().__init__()
         self._viewer = viewer
         self.list = QListWidget()
-        self.use_button = button("Use settings", "Set the methods as in this run.", self._use)
+        self.use_button = button(
+            "Use settings", "Click to set the methods as in this run.", self._use
+        )
         self.show_button = button(
-            "Show", "Show its results and its image, and hide all other layers.", self._show
+            "Show", "Click to show only its results and its image.", self._show
         )
         self.delete_button = button(
-            "Delete", "Remove the run from the list, and its layers from napari.", self._delete
+            "Delete",
+            "Click to remove the run from the list, and its layers from napari.",
+            self._delete,
         )
         buttons = (self.use_button, self.show_button, self.delete_button)
         fill(QVBoxLayout(self), self.list, fill(QHBoxLayout(), *buttons), margin=0)

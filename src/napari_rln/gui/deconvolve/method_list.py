@@ -23,7 +23,7 @@ from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import widget_for
-from napari_rln.gui.forms import Form
+from napari_rln.gui.forms import Form, know_labels
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.library_watcher import LibraryWatcher
 from napari_rln.networks.library import Entry
@@ -99,18 +99,19 @@ class MethodRow(QWidget):
         self._form: Form[Settings] | None = None
         tip = f"<p>{self._kind.tip} Untick it to leave it out of the next run.</p>"
         self.check = QCheckBox(self._kind.name, checked=True, toolTip=tip)
-        self.gear = _button("\N{GEAR}", "Show or hide its settings.")
+        self.gear = _button("\N{GEAR}", "Click to show or hide its settings.")
         self.gear.setCheckable(True)
-        remove = _button("\N{MULTIPLICATION SIGN}", "Remove it from the list.")
+        remove = _button("\N{MULTIPLICATION SIGN}", "Click to remove it from the list.")
         row = fill(QHBoxLayout(), (self.check, 1), self.gear, remove, spacing=2)
         self._body = fill(QVBoxLayout(self), row, margin=0, spacing=2)
         tip = (
-            "<p>Numbers of iterations to keep. Browse them with a slider on the page Compare "
-            "afterwards.</p>"
+            "<p>Results after these numbers of iterations are kept. Browse them with the slider on "
+            "the page Compare.</p>"
         )
         self.kept_iterations = widget_for(
-            str, value=_KEPT_ITERATIONS, label="Keep iterations", tooltip=tip
+            str, value=_KEPT_ITERATIONS, label="Iterations to keep", tooltip=tip
         )
+        know_labels(type(self._settings))  # also where the form is never shown
         self.check.toggled.connect(self.changed)
         self.gear.toggled.connect(self._show_form)
         remove.clicked.connect(self.removed)
@@ -213,8 +214,8 @@ class MethodList(QWidget):
         self.rows: list[MethodRow] = []
         self.add_button = QPushButton("Add a method")
         self.add_button.setToolTip(
-            "<p>All ticked methods run on the image one after the other. Add the ones to compare: "
-            "the same method with other settings too.</p>"
+            "<p>All ticked methods run on the image one after the other. Add those to compare, the "
+            "same one with other settings too.</p>"
         )
         menu = QMenu(self)
         menu.setToolTipsVisible(True)

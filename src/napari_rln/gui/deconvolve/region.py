@@ -14,7 +14,7 @@ from napari_rln.gui.layers import DISPLAY_ONLY, LayerImage, units_um
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.theme import LINE
 
-WHOLE, VISIBLE, DRAWN = "whole volume", "visible region", "drawn rectangle"
+WHOLE, VISIBLE, DRAWN = "whole image", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # tolerance in voxels for rounding errors of world coordinates
 _MAX_SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
 _LINE_WIDTH = 0.006  # of the rectangle, as a fraction of its height
@@ -41,7 +41,8 @@ class Region(QWidget):
         self.box.addItems([WHOLE, VISIBLE, DRAWN])
         self.box.setToolTip(
             "<p>Try settings on a small region, in seconds: the visible part of the planes, or the "
-            "last rectangle of a shapes layer. All planes are deconvolved.</p>"
+            "last rectangle of a shapes layer, with all planes. Choose the whole image at the "
+            "end.</p>"
         )
         tip = "<p>All runs use the yellow rectangle. Click to use the part that is visible now.</p>"
         self.update_button = QPushButton("Update region", toolTip=tip)
@@ -148,7 +149,7 @@ class Region(QWidget):
             if stop - start < min(_MIN_SIDE, n):
                 raise FieldError(
                     f"the {self.box.currentText()} is {max(stop - start, 0)} voxels of "
-                    f"{source.name} wide or high; at least {_MIN_SIDE} are needed.",
+                    f"{source.name} wide or high; choose a larger one, of at least {_MIN_SIDE}.",
                     self.box,
                 )
             box.append(slice(start, stop))

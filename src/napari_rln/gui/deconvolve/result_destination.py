@@ -73,7 +73,8 @@ class ResultDestination(QWidget):
         self.box.addItems([IN_MEMORY, ON_DISK])
         self.box.setToolTip(
             "<p>On disk: the image may be larger than the memory, as it is read and written in "
-            "parts, the visible part first. A cancelled run can be continued.</p>"
+            "parts, the visible part first. Choose it for large images; a cancelled run can be "
+            "continued.</p>"
         )
         self.folder = FolderField()
         # All fields are on top, as the forms are folded as a whole.

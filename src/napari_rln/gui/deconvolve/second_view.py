@@ -31,7 +31,7 @@ class SecondViewChoice(QWidget):
         self.image = VolumePicker(viewer, optional="none")
         self.image.setToolTip(
             "<p>Another stack of the same object taken from the side, as by a diSPIM. Both are "
-            "deconvolved together, each with its own PSF.</p>"
+            "deconvolved together, each with its own PSF. Choose it if you have one.</p>"
         )
         self.psf = SecondPsfPicker(viewer)
         self.form = Form(DualSettings, top=("rotation", "transform"))

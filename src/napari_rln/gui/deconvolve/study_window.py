@@ -28,6 +28,7 @@ from napari_rln.engine.progress import Progress
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.deconvolve.result_destination import FolderField
 from napari_rln.gui.forms import Form
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
@@ -109,7 +110,8 @@ class StudyWindow(QDialog):
                 key=folder,
                 done=self._on_done,
                 stopped=lambda reason: self._report_so_far(folder, reason),
-                cancel_note="finished cells are kept, and Run continues the study",
+                cancel_note="what is finished is kept, and Run study continues it",
+                end_note="The study is finished. Read the answer above, or press Open report.",
                 window=_WINDOW,
             )
         )
@@ -165,17 +167,17 @@ class StudyWindow(QDialog):
         browse.setMaximumWidth(30)
         rows = fill(
             QFormLayout(),
-            ("Or a configuration", fill(QHBoxLayout(), (self.configuration, 1), browse)),
-            ("Study in", self.folder),
+            ("Or a study file", fill(QHBoxLayout(), (self.configuration, 1), browse)),
+            ("Results in", self.folder),
         )
         note = QLabel(
-            "Simulates images with the PSF of the dock, deconvolves them by the classical methods "
-            "below, the ticked models of the dock and the networks below, and compares the results "
-            "with the ground truth.",
+            "Simulates images with the PSF of the page Deconvolve, deconvolves them by the methods "
+            "below and the models ticked on that page, and compares the results with the truth.",
             wordWrap=True,
         )
         self.bar.add_button(self.report_button)
-        fill(QVBoxLayout(self), note, self.form, rows, (self.table, 2), (self.answer, 1), self.bar)
+        top = fill(QHBoxLayout(), (note, 1), HelpButton("study"))
+        fill(QVBoxLayout(self), top, self.form, rows, (self.table, 2), (self.answer, 1), self.bar)
 
     def _browse(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Study", "", _CONFIGURATIONS)

@@ -167,7 +167,8 @@ class PsfPage(QWidget):
         check_tiff_output(path)
         replace = path == named  # else the dialog has not asked whether to
         steps = one_step("writing", lambda: write(psf.read(), path, replace=replace))
-        self.jobs.add(BackgroundJob(f"Saving {path.name}", steps, key=path))
+        note = f"The PSF is in {path}."
+        self.jobs.add(BackgroundJob(f"Saving {path.name}", steps, key=path, end_note=note))
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Accept a file."""

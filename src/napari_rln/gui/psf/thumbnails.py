@@ -55,7 +55,7 @@ class Thumbnails(QWidget):
         self.size, self.findings = (
             QLabel(wordWrap=True, textInteractionFlags=selectable) for _ in range(2)
         )
-        self.size.setToolTip("<p>Along z, y and x.</p>")
+        self.size.setToolTip("<p>Lengths along z, y and x. Compare them with what you expect.</p>")
         boxes = fill(QHBoxLayout(), self.logarithm, self.whole)
         boxes.addStretch(1)
         fill(QVBoxLayout(self), self.size, self.board, boxes, self.findings, margin=0)

@@ -1,6 +1,6 @@
 """Choices of a training with their explanations."""
 
-from napari_rln.networks.architectures.registry import ArchitectureName
+from napari_rln.networks.architectures.registry import TITLES
 from napari_rln.train.training_settings import Preset
 
 PRESETS: dict[str, tuple[Preset, str]] = {
@@ -21,16 +21,7 @@ PRESETS: dict[str, tuple[Preset, str]] = {
     ),
 }
 NEW = "new weights"
-ARCHITECTURES: dict[str, ArchitectureName] = {
-    "RLN": "rln",
-    "CARE": "care",
-    "3D-RCAN": "rcan",
-    "DenseDeconNet": "ddn",
-    "ISTA-Net+": "ista",
-    "ISTA-Net+, large": "ista-large",
-    "ADMM-Net": "admm",
-    "Kernel learning (KLD)": "kld",
-}
+ARCHITECTURES = {title: name for name, title in TITLES.items()}
 RIVAL = (
     "Another network, to compare RLN with: new weights, which start from the image, with the same "
     "volumes and in the same time."

@@ -30,6 +30,11 @@ from napari_rln.networks.library import Entry
 from napari_rln.networks.model import SUFFIX, read_card
 
 _FILTER = f"Models (*{SUFFIX})"
+_TIPS = {
+    "Rename": "<p>Press it to give the model another name.</p>",
+    "Delete": "<p>Press it to delete the model and its file.</p>",
+}
+_SHIPPED = "<p>This model is a part of napari-rln. Choose one of your own.</p>"
 
 
 class ModelList(QWidget):
@@ -53,18 +58,20 @@ class ModelList(QWidget):
         self.details = QLabel(wordWrap=True, textInteractionFlags=selectable)
         self.details.setTextFormat(Qt.TextFormat.RichText)
         self.use_button = self._button(
-            "Use this model", self._use, "Choose it among the methods of Deconvolve."
+            "Use this model", self._use, "Press it to add the model to the methods of Deconvolve."
         )
         self.show_button = self._button(
             "Details", self._show, "How it was trained, and on what. Press it to read them all."
         )
         self.rename_button = self._button("Rename", self._rename)
         self.export_button = self._button(
-            "Export", self._export, "Copy its file to another folder, to give it to somebody."
+            "Export",
+            self._export,
+            "Press it to copy the file of the model to another folder, as for somebody else.",
         )
         self.delete_button = self._button("Delete", self._delete)
         self.import_button = self._button(
-            "Import", self._import, "Add a model file to the list: choose it."
+            "Import", self._import, "Press it to add a model file to the list."
         )
         first = fill(QHBoxLayout(), (self.use_button, 1), (self.show_button, 1))
         files = (self.rename_button, self.export_button, self.delete_button, self.import_button)
@@ -125,7 +132,7 @@ class ModelList(QWidget):
         is_own = entry is not None and entry.path is not None
         for button in (self.rename_button, self.delete_button):
             button.setEnabled(is_own)
-            button.setToolTip("" if is_own else "<p>Part of napari-rln.</p>")
+            button.setToolTip(_TIPS[button.text()] if is_own else _SHIPPED)
         for button in (self.use_button, self.show_button, self.export_button):
             button.setEnabled(entry is not None and not entry.error)
         self.details.setText(describe(entry) if entry else "")

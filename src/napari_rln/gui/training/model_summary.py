@@ -15,7 +15,7 @@ _GAINS = ((1.0, "much better"), (0.2, "better"), (-0.2, "equal"), (-math.inf, "w
 _KINDS = {
     "network": "this network",
     "rld": "best RLD",
-    "wiener_butterworth": "best wiener-butterworth",
+    "wiener_butterworth": "best Wiener-Butterworth",
     "image": "the image",
 }
 

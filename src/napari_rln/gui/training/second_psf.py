@@ -11,9 +11,7 @@ from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import SecondPsfPicker
 from napari_rln.networks.architectures.base import Views
-from napari_rln.train.training_settings import TrainSettings
-
-_VIEWS = {"one": "single", "two, their sum": "averaged", "two, each": "concatenated"}
+from napari_rln.train.training_settings import VIEWS_WORDS, TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +28,7 @@ class SecondViewForm(QWidget):
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self.box = QComboBox(toolTip=tooltips(TrainSettings)["views"])
-        for text, views in _VIEWS.items():
+        for views, text in VIEWS_WORDS.items():
             self.box.addItem(text, views)
         self.psf = SecondPsfPicker(viewer)
         self.form = Form(

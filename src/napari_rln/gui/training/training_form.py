@@ -22,7 +22,7 @@ from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import Run, image_arguments, psf_arguments, second_psf_arguments
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
-from napari_rln.gui.layouts import Collapsible, fill
+from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.choices import ARCHITECTURES, NEW, PRESETS, RIVAL, RIVAL_PAPER, TIPS
 from napari_rln.gui.training.expected_time import expected_time
@@ -275,13 +275,11 @@ class TrainingForm(QWidget):
         )
         for form in (rows, more):
             form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        buttons = fill(
-            QHBoxLayout(), (self.preview_button, 1), self.another_button, self.back_button
-        )
+        buttons = fill(QHBoxLayout(), (self.preview_button, 1), self.another_button)
         box = QGroupBox("Structures in your sample")
-        fill(QVBoxLayout(box), self.structures, buttons)
+        fill(QVBoxLayout(box), self.structures, buttons, self.back_button, margin=PAGE_MARGIN)
         self.more = Collapsible("More", body)
-        fill(QVBoxLayout(self), rows, box, self.more).addStretch(1)
+        fill(QVBoxLayout(self), rows, box, self.more, margin=PAGE_MARGIN).addStretch(1)
 
 
 def _missing(training: InterruptedTraining, role: str, key: str) -> str:

@@ -8,8 +8,9 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import CopyButton
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
-from napari_rln.gui.layouts import ScrollArea, fill
+from napari_rln.gui.layouts import PAGE_MARGIN, ScrollArea, fill
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.training.example_layers import ExampleLayers, PairPreview
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
@@ -180,8 +181,9 @@ class TrainingPage(QWidget):
         self.tabs.addTab(ScrollArea(self.form), "Settings")
         self.tabs.addTab(self.page, "Progress")
         self.tabs.addTab(self.models, "Models")
+        self.tabs.setCornerWidget(HelpButton("napari", "train-a-network-for-your-microscope"))
         self.bar.add_button(self.copy_button)
-        fill(QVBoxLayout(self), (self.tabs, 1), self.interrupted, self.bar, margin=4)
+        fill(QVBoxLayout(self), (self.tabs, 1), self.interrupted, self.bar, margin=PAGE_MARGIN)
 
 
 def _end_message(model: Model) -> str:

@@ -24,9 +24,10 @@ from napari_rln.evaluate.figure import check_figure_path, figure, save_figure
 from napari_rln.evaluate.figure_content import FigureSettings
 from napari_rln.evaluate.plane_sections import Projection, brightest
 from napari_rln.gui.events import follow
+from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 from napari_rln.gui.layers import contrast_limits, source_of
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import PAGE_MARGIN, fill
 from napari_rln.gui.number import Number
 from napari_rln.gui.pictures import MICROMETRE, ColumnTitle, PictureBoard
 from napari_rln.gui.runbar import RunBar
@@ -86,7 +87,10 @@ class ViewsDock(QWidget):
         self.canvas = PictureBoard(napari_viewer)
         self.box = InsetBox()
         self.profile = LineProfile(napari_viewer)
-        tip = "<p>The brightest structure of the first result, in its plane with most contrast.</p>"
+        tip = (
+            "<p>The brightest structure of the first result, in its plane with most contrast. "
+            "Press it to go there.</p>"
+        )
         self.brightest_button = QPushButton("Go to the brightest", toolTip=tip)
         self.bar = RunBar(self.jobs, self._on_export, label="Export figure\N{HORIZONTAL ELLIPSIS}")
         self._timer, self._rebuild, self._fit = (
@@ -153,7 +157,7 @@ class ViewsDock(QWidget):
         self.crosshair.own_units = self.columns[0].units if self.columns else None
         lengths = {column.has_lengths for column in self.columns}
         unit = MICROMETRE if False not in lengths else "" if True in lengths else "px"
-        self.slab_unit.setText(f"{unit} thick")
+        self.slab_unit.setText(unit)
         for i, column in enumerate(self.columns):
             for pane in (*column.sections.values(), column.inset):
                 pane.unit = unit
@@ -228,7 +232,7 @@ class ViewsDock(QWidget):
             yield None
             save_figure(drawing, path)
 
-        self.jobs.add(BackgroundJob(f"figure {path}", steps))
+        self.jobs.add(BackgroundJob(f"figure {path}", steps, end_note=f"The figure is in {path}."))
 
     def go_to_brightest(self) -> None:
         """Go to the brightest structure of the second or only layer; errors as in ``export``."""
@@ -242,7 +246,8 @@ class ViewsDock(QWidget):
             index = brightest(Volume.from_array(np.asarray(data), voxel, name=column.layer.name))
             return [c + (i + 0.5) * v for c, i, v in zip(corner, index, voxel, strict=True)]
 
-        self.jobs.add(BackgroundJob("brightest structure", steps, done=self.crosshair.move))
+        title, move = "brightest structure", self.crosshair.move
+        self.jobs.add(BackgroundJob(title, steps, done=move, end_note=""))
 
     @property
     def _projection(self) -> Projection:
@@ -323,9 +328,11 @@ class ViewsDock(QWidget):
 
     def _lay_out(self) -> None:
         slab = (self.slab.native, 1), self.slab_unit
+        corner = HelpButton("napari", "look-at-it-from-the-side"), 0, Qt.AlignmentFlag.AlignTop
+        above = fill(QHBoxLayout(), (self.layers, 1), corner)
         options = fill(
             QVBoxLayout(),
-            fill(QHBoxLayout(), QLabel("Show"), (self.projection, 2), *slab),
+            fill(QHBoxLayout(), QLabel("Slab"), (self.projection, 2), *slab),
             fill(QHBoxLayout(), QLabel("Contrast"), (self.contrast, 1), (self.profile_on, 1)),
             fill(QHBoxLayout(), self.yz, (self.inset, 1), self.brightest_button),
         )
@@ -337,4 +344,12 @@ class ViewsDock(QWidget):
         self.splitter.addWidget(self.profile)
         self.splitter.setStretchFactor(0, 4)
         self.splitter.setStretchFactor(1, 1)
-        fill(QVBoxLayout(self), self.layers, options, hint, (self.splitter, 1), self.bar)
+        fill(
+            QVBoxLayout(self),
+            above,
+            options,
+            hint,
+            (self.splitter, 1),
+            self.bar,
+            margin=PAGE_MARGIN,
+        )

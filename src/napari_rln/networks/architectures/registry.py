@@ -21,6 +21,18 @@ from napari_rln.networks.rln import RLN, NetworkSettings
 ArchitectureName = Literal["rln", "care", "rcan", "ddn", "ista", "ista-large", "admm", "kld"]
 """Names of architectures for training; sizes of one network have a name each."""
 
+TITLES: dict[ArchitectureName, str] = {
+    "rln": "RLN",
+    "care": "CARE",
+    "rcan": "3D-RCAN",
+    "ddn": "DenseDeconNet",
+    "ista": "ISTA-Net+",
+    "ista-large": "ISTA-Net+, large",
+    "admm": "ADMM-Net",
+    "kld": "Kernel learning (KLD)",
+}
+"""Names for readers."""
+
 _CLASSES: dict[str, tuple[type[Any], type[Any]]] = {
     RLN.kind: (RLN, NetworkSettings),
     Care.kind: (Care, CareSettings),
