@@ -116,7 +116,7 @@ def test_a_preview_leaves_the_users_view_as_it_was(dock, qtbot, idle):
 
     viewer.scene.camera.zoom = 5.0  # to see more of the preview
     dock.page.view_button.click()
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["bead"]
+    assert [layer.name for layer in viewer.layers if layer.visible and layer.opacity] == ["bead"]
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=5000)
     assert (image.visible, psf.visible) == (True, False)
     assert viewer.dims.current_step == (7, 3, 5)
@@ -304,7 +304,7 @@ def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
     dock.form.structures.fields["structures"].value = ("dots",)
     qtbot.waitUntil(lambda: truth.data is not second, timeout=30000)
     assert not np.array_equal(first, second)
-    assert sum(layer.visible for layer in viewer.layers) == 2
+    assert sum(layer.visible and layer.opacity > 0 for layer in viewer.layers) == 2
     idle(dock.pairs.jobs)
     assert not viewer.layers["bead"].visible
     box = dock.form.image.box  # previews are not listed

@@ -24,7 +24,7 @@ from napari_rln.train.training_settings import Preview
 _GAP = 0.06  # between two volumes, as a fraction of the width
 _FILL = 0.9  # of the canvas
 _PAUSE_MS = 30  # between adding two layers
-_REMOVE_MS = 100  # between removing two layers
+_REMOVE_MS = 150  # between removing two layers
 _WAIT_MS = 400  # from a change of the structures to another preview, as more may follow
 _PAIR = tuple(f"preview \N{MIDDLE DOT} {what}" for what in ("image", "second view", "truth"))
 _IMAGE, _START, _NOW, _TRUTH = (
@@ -244,14 +244,14 @@ class PairPreview(QObject):
 
 
 def _retire(viewer: ViewerModel, layers: list[Image]) -> None:
-    """Hide layers at once, and remove them one by one, each after the others were drawn.
+    """Make layers transparent at once, and remove them one by one, between two drawings.
 
-    Where another layer is hidden, removing several at once can crash the next drawing: vispy
-    deletes their buffers (napari's issue 6472).
+    Removing several at once, or hidden ones, can crash the next drawing if a single layer remains
+    visible: vispy deletes the programs that drew them (napari's issues 6472 and 7345).
     """
     layers = [layer for layer in layers if layer in viewer.layers]
     for layer in layers:
-        layer.visible, layer.name = False, f"{layer.name}, removed"  # the name is free again
+        layer.opacity, layer.name = 0.0, f"{layer.name}, removed"  # the name is free again
 
     def remove_next() -> None:
         layer = layers.pop()
