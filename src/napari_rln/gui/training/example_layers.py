@@ -216,6 +216,7 @@ class PairPreview(QObject):
         form.structures.changed.connect(self._on_change)
         self.jobs.changed.connect(self._refresh)
         self.jobs.failed.connect(bar.show_failure)
+        self._refresh()
 
     def _on_change(self) -> None:
         if self._examples.has_pair:
