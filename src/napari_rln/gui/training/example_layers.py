@@ -24,6 +24,7 @@ from napari_rln.train.training_settings import Preview
 _GAP = 0.06  # between two volumes, as a fraction of the width
 _FILL = 0.9  # of the canvas
 _PAUSE_MS = 30  # between adding two layers
+_REMOVE_MS = 150  # between removing two layers
 _WAIT_MS = 400  # from a change of the structures to another preview, as more may follow
 _PAIR = tuple(f"preview \N{MIDDLE DOT} {what}" for what in ("image", "second view", "truth"))
 _IMAGE, _START, _NOW, _TRUTH = (
@@ -164,9 +165,7 @@ class ExampleLayers(QObject):
 
     def _remove(self) -> None:
         self._to_add.clear()
-        for layer in self._layers.values():
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
+        _retire(self._viewer, [*self._layers.values()])
         self._layers.clear()
         self._row = _Row((), (0.0, 0.0), 0.0)
 
@@ -217,6 +216,7 @@ class PairPreview(QObject):
         form.structures.changed.connect(self._on_change)
         self.jobs.changed.connect(self._refresh)
         self.jobs.failed.connect(bar.show_failure)
+        self._refresh()
 
     def _on_change(self) -> None:
         if self._examples.has_pair:
@@ -242,6 +242,27 @@ class PairPreview(QObject):
         self._form.preview_button.setVisible(drawing or not self._examples.has_pair)
         for button in (self._form.another_button, self._form.back_button):
             button.setVisible(self._examples.has_pair)
+
+
+def _retire(viewer: ViewerModel, layers: list[Image]) -> None:
+    """Make layers transparent at once, and remove them one by one, between two drawings.
+
+    Removing several at once, or hidden ones, can crash the next drawing if a single layer remains
+    visible: vispy deletes the programs that drew them (napari's issues 6472 and 7345).
+    """
+    layers = [layer for layer in layers if layer in viewer.layers]
+    for layer in layers:
+        layer.opacity, layer.name = 0.0, f"{layer.name}, removed"  # the name is free again
+
+    def remove_next() -> None:
+        layer = layers.pop()
+        if layer in viewer.layers:
+            viewer.layers.remove(layer)
+        if layers:
+            QTimer.singleShot(_REMOVE_MS, remove_next)
+
+    if layers:
+        QTimer.singleShot(_REMOVE_MS, remove_next)
 
 
 def _update(layer: Image, data: FloatArray, options: dict[str, Any]) -> None:

@@ -142,6 +142,7 @@ class TrainingPage(QWidget):
         if job is self._drawn:
             self._drawn = None
             self.page.end(self.page.model)
+            self.form.show_time()  # now measured
         self._refresh()
 
     def _refresh(self) -> None:

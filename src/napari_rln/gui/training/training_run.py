@@ -95,12 +95,17 @@ class TrainingStep:
                 seconds_left=report.seconds_left,
             )
         activity, left = _PREPARATION[report.phase], report.preparation_left
+        whole, note = report.seconds_left, ""
+        if left is not None:
+            note = f"training starts in {duration(left, approximate=True)}"
+        if whole is None:  # the training's own time is not known yet
+            whole, note = left, "" if left is None else "before the training"
         return Progress(
             activity=activity,
             done=min(report.step + 1, report.total),
             total=report.total,
-            note="" if left is None else f"training starts in {duration(left, approximate=True)}",
-            seconds_left=report.seconds_left,
+            note=note,
+            seconds_left=whole,
         )
 
 
