@@ -10,8 +10,8 @@ from napari.layers import Image
 from napari_rln.core.errors import RlnWarning
 from napari_rln.gui import remembered as module
 from napari_rln.gui.help_button import documentation_url
-from napari_rln.gui.layers import CHANNEL
-from napari_rln.gui.remembered import layer_key, remember, remembered
+from napari_rln.gui.layers import CHANNEL, SERIES
+from napari_rln.gui.remembered import change, layer_key, remember, remembered
 
 
 def test_values_come_back_and_the_oldest_go(monkeypatch):
@@ -53,3 +53,31 @@ def test_links_lead_to_pages_of_the_documentation():
     url = documentation_url("psf", "measured-from-beads")
     assert url.startswith("https://")
     assert url.endswith("/psf.html#measured-from-beads")
+
+
+def test_images_of_one_file_have_keys_of_their_own():
+    layers = [Image(np.zeros((2, 4, 4)), metadata={SERIES: number}) for number in range(2)]
+    for layer in layers:
+        layer._source = layer.source.model_copy(update={"path": "project.lif"})
+    first, second = map(layer_key, layers)
+    assert first != second
+
+
+def test_a_change_starts_from_what_another_program_has_stored():
+    remember("runs", {"a": 1})
+    change("runs", lambda before: (before or {}) | {"b": 2})
+    assert remembered("runs") == {"a": 1, "b": 2}
+
+
+def test_a_file_that_cannot_be_read_now_is_not_replaced(monkeypatch):
+    remember("kept", {"a": 1})
+    path = module._path()
+    before = path.read_bytes()
+
+    def refused(*_, **__):
+        raise PermissionError("another program has it open")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    remember("other", {"b": 2})
+    assert remembered("kept") is None
+    assert path.read_bytes() == before
