@@ -103,7 +103,10 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
     assert not page.bar.message.property("error"), page.bar.message.text()
     stated = {}
     for number, channel in enumerate(("DAPI", "EGFP")):
+        page.image.layer = viewer.layers[f"cells {channel}"]
+        page.stated.show_button.click()
         psf = viewer.layers[f"PSF of cells {channel}"]
+        viewer.layers.remove(psf)
         result = viewer.layers[f"cells {channel} \N{MIDDLE DOT} RLD 5"]
         record = record_of(result)
         # Of its own image, with the PSF of its own wavelength.
@@ -134,6 +137,8 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
     assert not any("RLD" in layer.name for layer in viewer.layers)
 
     # What was computed for one image is not taken for another.
+    page.image.layer = viewer.layers["cells DAPI"]
+    page.stated.show_button.click()
     assert page.psf.layer is None
     page.image.layer = viewer.layers["cells EGFP"]
     assert page.psf.layer is None

@@ -36,7 +36,8 @@ def remember(method: Method, device: str, voxels: int, summary: dict[str, Any]) 
 
 
 def _key(method: Method, device: str) -> str:
-    return f"{method.kind} {device}"
+    iterations = getattr(method, "iterations", "")  # of a classical method
+    return " ".join(filter(None, (method.kind, str(iterations), device)))
 
 
 def _path() -> Path:

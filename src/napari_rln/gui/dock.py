@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from napari_rln.gui.compare.planes import leave_empty_plane, next_plane_with_structure
@@ -55,7 +55,6 @@ class Dock(QWidget):
         self._release_keys: Callable[[], None] = lambda: None
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
-        self.setMinimumWidth(_WIDTH)
         for title, tip in _TIPS.items():
             loading = QLabel("Loading\N{HORIZONTAL ELLIPSIS}", alignment=Qt.AlignmentFlag.AlignTop)
             place = QWidget()
@@ -74,6 +73,10 @@ class Dock(QWidget):
             worker.errored.connect(self._on_failure)
             worker.start()
 
+    def minimumSizeHint(self) -> QSize:
+        """Return a size for the pages that are still to be made too."""
+        return super().minimumSizeHint().expandedTo(QSize(_WIDTH, 0))
+
     def page(self, title: str) -> Any:
         """Return a page, which is made at the first call; its modules must be loaded."""
         if title not in self._pages:
@@ -90,6 +93,8 @@ class Dock(QWidget):
         A page with jobs cancels them when it loses its own parent, and is deleted after the last.
         """
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            if COMPARE in self._pages:
+                self._pages[COMPARE].panels.stop()
             if DECONVOLVE in self._pages:  # what is still running has nowhere to be compared
                 self._pages[DECONVOLVE].result_finished.disconnect()
                 self._pages[DECONVOLVE].run_finished.disconnect()
@@ -103,7 +108,9 @@ class Dock(QWidget):
     def _make(self, title: str) -> Any:
         module = importlib.import_module(_MODULES[title])
         if title == PSF:
-            return module.PsfPage(self._viewer)
+            page = module.PsfPage(self._viewer)
+            page.added.connect(self._use_psf)
+            return page
         if title == TRAIN:
             page = module.TrainingPage(self._viewer)
             page.use_requested.connect(self._use_model)
@@ -128,6 +135,12 @@ class Dock(QWidget):
         place = self.tabs.widget([*_MODULES].index(title))
         place.layout().takeAt(0).widget().deleteLater()
         fill(place.layout(), page, margin=0)
+
+    def _use_psf(self, layer: "Layer") -> None:
+        """Choose a PSF that was just made, where the user is to use it."""
+        self.page(DECONVOLVE).psf.suggest(layer)
+        if TRAIN in self._pages:
+            self._pages[TRAIN].form.psf.suggest(layer)
 
     def _open_psf(self, path: Path) -> None:
         """Open the file of a PSF on its page; the page Deconvolve then takes it."""

@@ -22,6 +22,8 @@ from napari_rln.engine.progress import AnyReport, Progress, progress_of
 from napari_rln.gui.preferences import set_threads
 
 _DISPLAY_FRACTION = 0.04  # of the time, at most, is spent on display
+_LONGEST_WAIT_S = 2.0  # between two pictures, however slow the display is
+_TEXT_S = 0.5  # between two texts, which cost little
 _RELEASE_MS = 600  # time that a cancelled job has for its step before it ends for the user
 
 R = TypeVar("R", bound=AnyReport)
@@ -82,10 +84,10 @@ def streamed(
     be lost is ``always`` an update.
     """
     previous: Update | None = None
-    shown_at = 0.0
+    shown_at = said_at = 0.0
 
     def convert(report: R) -> Update | None:
-        nonlocal previous, shown_at
+        nonlocal previous, shown_at, said_at
         progress, now = progress_of(report), time.monotonic()
         ends = (
             previous is None
@@ -94,14 +96,19 @@ def streamed(
         )
         seconds = previous.display_seconds if previous else None
         due = ends or (
-            seconds is not None and now - shown_at >= max(every_s, seconds / _DISPLAY_FRACTION)
+            seconds is not None
+            and now - shown_at >= max(every_s, min(seconds / _DISPLAY_FRACTION, _LONGEST_WAIT_S))
         )
-        if not (due or always(report)):
-            return None
-        update = Update(progress, content(report), due)
         if due:
-            previous, shown_at = update, now
-        return update
+            previous = Update(progress, content(report), due)
+            shown_at = said_at = now
+            return previous
+        if always(report):
+            return Update(progress, content(report), due)
+        if now - said_at >= max(every_s, _TEXT_S):
+            said_at = now
+            return Update(progress)  # without a picture
+        return None
 
     return relay(steps, convert)
 

@@ -38,6 +38,9 @@ OPTICS = "napari-rln optics"
 COMPUTED = "napari-rln computed from the file"
 """Metadata key of a PSF that a run computed for its image; it is not offered for others."""
 
+UNFINISHED = "napari-rln unfinished"
+"""Metadata key of a layer whose result is still being computed."""
+
 DISPLAY_ONLY = "napari-rln display only"
 """Metadata key of a layer for display only, such as a preview, which is not an input."""
 
@@ -288,9 +291,11 @@ def is_psf(layer: Layer) -> bool:
 
 
 def is_raw(layer: Layer) -> bool:
-    """Return whether a layer is an image to deconvolve: neither a PSF nor a result."""
+    """Return whether a layer is an image to deconvolve: neither PSF, result nor ground truth."""
     record = record_of(layer)
-    made = record is not None and record.method != "simulate"
+    made = UNFINISHED in layer.metadata
+    if record is not None:
+        made = record.method != "simulate" or layer.name.endswith("truth")
     return is_image(layer) and not made and not is_psf(layer)
 
 

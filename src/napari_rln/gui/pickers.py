@@ -169,7 +169,9 @@ class LayerPicker(QWidget):
         now = before if before in layers else None
         if not self._by_hand and (now is None or not self._prefer(now)):
             candidates = layers if now is None and before is not None else new
-            now = next((layer for layer in candidates if self._prefer(layer)), now)
+            preferred = [layer for layer in candidates if self._prefer(layer)]
+            shown = [layer for layer in preferred if layer.visible]  # what the user looks at
+            now = next(iter(shown or preferred), now)
         with self._combo.changed.blocked():
             self.box.clear()  # else a renamed layer would move to the end and be deselected
             self._combo.reset_choices()
@@ -301,7 +303,7 @@ def _summary(known: VoxelUm | None, shown: VoxelUm | None) -> str:
     sizes = known or shown
     if sizes is None:
         return f"Unknown {LABEL.lower()}: type it"
-    text = " \N{MULTIPLICATION SIGN} ".join(f"{size:.4g}" for size in sizes)
+    text = " \N{MULTIPLICATION SIGN} ".join(f"{size:.3g}" for size in sizes)
     return f"voxel {text}" + (" \N{MICRO SIGN}m" if known else ", no unit")
 
 

@@ -85,6 +85,8 @@ class RunBar(QWidget):
         """
         if clicked:
             commit_number(self.window())
+            if self._jobs.running is None:
+                self._forget()
         try:
             action()
         except RlnError as error:
@@ -103,12 +105,14 @@ class RunBar(QWidget):
         self.message.setStyleSheet(f"QLabel {{ color: {ERROR}; }}" if error else "")
 
     def _on_run(self) -> None:
-        if self._jobs.running is None:
-            self._failure = self._details = ""
-            self.show_message("")
-            self.warning.clear()
-            self._hide_details()
         self.attempt(self._run)
+
+    def _forget(self) -> None:
+        """Remove the messages of earlier jobs."""
+        self._failure = self._details = ""
+        self.show_message("")
+        self.warning.clear()
+        self._hide_details()
 
     def _hide_details(self) -> None:
         self.warning.setVisible(False)
@@ -136,6 +140,8 @@ class RunBar(QWidget):
             assert self._jobs.running is not None
             if self._jobs.running.window == self._window:
                 self.show_message(f"{self._jobs.running.title}: starting")
+            elif any(job.window == self._window for job in self._jobs.waiting):
+                self.show_message(f"waiting for {self._jobs.running.title}")
             self.bar.setRange(0, 0)
             _slow_spinners(self.window())
 

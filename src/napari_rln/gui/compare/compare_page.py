@@ -143,7 +143,7 @@ class ComparePage(QWidget):
         self.register_button.clicked.connect(lambda: self.bar.attempt(self.register))
         self.side_by_side.toggled.connect(self.arrange)
         self.views_button.clicked.connect(self._open_views)
-        self.before_after.begins.connect(lambda: self.panels.stop(keep_camera=True))
+        self.before_after.begins.connect(self.panels.stop)
         self.before_after.ended.connect(self.arrange)
         self.panels.ended.connect(lambda: self.side_by_side.setChecked(False))
         follow(self, viewer.layers.events.removed, self._on_removed)
@@ -191,7 +191,7 @@ class ComparePage(QWidget):
         results, inputs, run, truth = self._sources(key), group.inputs, group.run, None
         if self.truth.layer is not None and key == self._key:  # it is of the chosen image
             truth = crop_like(inputs.image, self.truth.source("the truth"))
-        rld = next((s.name for s in results if _is_plain_rld(s.layer)), None)
+        plain = {source.name for source in results if _is_plain_rld(source.layer)}
 
         def steps() -> Steps[Comparison]:
             raw = inputs.image.read()
@@ -205,6 +205,7 @@ class ComparePage(QWidget):
 
         def show(comparison: Comparison) -> None:
             group.comparison, group.states = comparison, states
+            rld = _best(comparison, plain)
             prefix = f"{inputs.image.layer.name} \N{MIDDLE DOT} "
             group.verdicts = tuple(
                 dataclasses.replace(each, name=each.name.removeprefix(prefix))
@@ -269,7 +270,7 @@ class ComparePage(QWidget):
         group = self._groups.get(self._key)
         is_part = group is not None and group.inputs.image.box is not None
         if not self.side_by_side.isChecked() or not self._compared(self._key):
-            self.panels.stop(keep_camera=is_part)
+            self.panels.stop()
             return
         self.panels.show(self._panels(), keep_camera=is_part)  # the user moved it to the part
 
@@ -335,6 +336,8 @@ class ComparePage(QWidget):
         for key in [key for key in self._groups if not self._compared(key)]:
             del self._groups[key]  # frees the image
             self.image.removeItem(self.image.findData(key))
+        if not self._groups:
+            self.panels.stop()
         self._mark_outdated()
 
     def _show_group(self) -> None:
@@ -395,6 +398,12 @@ def state_of(layer: Image) -> State:
     """Return the state of a layer, for comparison with a later one."""
     record = record_of(layer)
     return id(layer), record.facts.get("iterations") if record else None
+
+
+def _best(comparison: Comparison, names: set[str]) -> str | None:
+    """Return the one of some results that explains the image best; None without any."""
+    rows = [row for row in comparison.rows if row.name in names and row.chi2 is not None]
+    return min(rows, key=lambda row: row.chi2 or 0.0).name if rows else None
 
 
 def _is_plain_rld(layer: Image) -> bool:

@@ -15,7 +15,12 @@ _before: WeakKeyDictionary[Layer, dict[str, Any]] = WeakKeyDictionary()
 
 
 def show_names(
-    layers: Iterable[Layer], on: bool, *, width: float | None = None, position: str = "top_left"
+    layers: Iterable[Layer],
+    on: bool,
+    *,
+    width: float | None = None,
+    size: float | None = None,
+    position: str = "top_left",
 ) -> None:
     """Show the names of layers in the canvas, or show them again as the user had them.
 
@@ -27,19 +32,26 @@ def show_names(
         Whether to show the names; False ends what an earlier call began.
     width
         Pixels of the panel, as from :func:`panel_width`: longer names get a smaller font.
+    size
+        Size of the font in points instead, as from :func:`common_size`.
     position
         Corner of the panel.
     """
     for layer in layers:
         overlay = layer.name_overlay
         if on:
-            size = _font(layer.name, width)
-            look = {"visible": True, "box": True, "font_size": size, "position": position}
+            points = _font(layer.name, width) if size is None else size
+            look = {"visible": True, "box": True, "font_size": points, "position": position}
             _before.setdefault(layer, {name: getattr(overlay, name) for name in look})
         else:
             look = _before.pop(layer, {})
         for name, value in look.items():
             setattr(overlay, name, value)
+
+
+def common_size(layers: Iterable[Layer], width: float) -> float:
+    """Return the size in points of a font in which all names fit a panel of a width in pixels."""
+    return min((_font(layer.name, width) for layer in layers), default=_FONT[1])
 
 
 def panel_width(viewer: ViewerModel) -> float:

@@ -7,8 +7,9 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_rln.gui.compare.names import panel_width, show_names
+from napari_rln.gui.compare.names import common_size, panel_width, show_names
 from napari_rln.gui.events import follow
+from napari_rln.gui.layers import is_image, is_psf
 
 _PAUSE_MS = 10  # between two names
 _ONE_ROW = 4  # most panels in one row; more are arranged in several
@@ -24,11 +25,14 @@ class SideBySide(QObject):
         self._viewer = viewer
         self._hidden: WeakSet[Layer] = WeakSet()
         self._named: WeakSet[Layer] = WeakSet()
-        self._is_shown = False
+        self._is_shown = self._keeps_camera = False
+        self._panels: list[list[Layer]] = []
         self._to_name: list[Layer] = []
+        self._size = 0.0  # of the names, points
         self._timer = QTimer(self, singleShot=True, interval=_PAUSE_MS)
         self._timer.timeout.connect(self._name_next)
         follow(self, viewer.canvas.grid.events.enabled, self._on_grid)
+        follow(self, viewer.layers.events.inserted, self._on_inserted)
 
     @property
     def is_shown(self) -> bool:
@@ -40,45 +44,57 @@ class SideBySide(QObject):
 
         All panels have the same number of layers, such as the channels of an image.
 
-        When they stand side by side already the camera stays at its place, and its zoom changes
-        only with the size of the panels. With ``keep_camera`` it stays in any case.
+        The camera stays at its place, and its zoom follows the size of the panels, so that each
+        shows what the whole canvas did. With ``keep_camera`` it stays in any case.
         """
-        viewer, grid = self._viewer, self._viewer.canvas.grid
+        viewer, grid, before = self._viewer, self._viewer.canvas.grid, self._fit()
+        self._panels = [[*panel] for panel in panels]
         layers = [layer for panel in panels for layer in panel]
-        was_shown, before = self._is_shown and grid.enabled, self._cells()
         for layer in viewer.layers:
             if layer in layers:
                 layer.visible = True
             elif layer.visible:
-                self._hidden.add(layer)
-                layer.visible = False
+                self._hide(layer)
         grid.stride = len(panels[0])
         grid.shape = (1, -1) if len(panels) <= _ONE_ROW else (-1, -1)
-        self._is_shown = True
+        self._is_shown, self._keeps_camera = True, keep_camera
         grid.enabled = True
         self._name([panel[0] for panel in panels])
-        if keep_camera:
-            return
-        if not was_shown:
-            viewer.reset_view()
-        else:
-            # Cells keep their field of view: napari would keep the size of a voxel on the screen.
-            ratios = (old / new for old, new in zip(before, self._cells(), strict=True))
-            viewer.scene.camera.zoom *= min(1.0, *ratios)
+        if not keep_camera:
+            viewer.scene.camera.zoom *= self._fit() / before
 
-    def stop(self, *, keep_camera: bool = False) -> None:
+    def stop(self) -> None:
         """Show layers on top of each other, and those that were hidden."""
         if not self._is_shown:
             return
-        self._is_shown = False
+        before, self._is_shown = self._fit(), False
         self._viewer.canvas.grid.enabled = False
+        if not self._keeps_camera:
+            self._viewer.scene.camera.zoom *= self._fit() / before
         self._end()
-        if not keep_camera:
-            self._viewer.reset_view()
 
-    def _cells(self) -> tuple[int, int]:
-        rows, columns = self._viewer.canvas.grid.actual_shape(self._viewer.layers)
-        return rows, columns
+    def _fit(self) -> float:
+        """Return the size of a panel, as a fraction of the canvas's narrower side."""
+        grid = self._viewer.canvas.grid
+        return 1 / max(grid.actual_shape(self._viewer.layers)) if grid.enabled else 1.0
+
+    def _hide(self, layer: Layer) -> None:
+        self._hidden.add(layer)
+        layer.visible = False
+
+    def _take_new(self) -> None:
+        """Give a layer that was added meanwhile, such as a result, a panel of its own."""
+        if not self._is_shown:
+            return
+        panels = [[each for each in panel if each in self._viewer.layers] for panel in self._panels]
+        panels = [panel for panel in panels if panel]
+        known = {layer for panel in panels for layer in panel}
+        new = [layer for layer in self._viewer.layers if layer.visible and layer not in known]
+        for layer in [layer for layer in new if is_psf(layer) or not is_image(layer)]:
+            self._hide(layer)
+            new.remove(layer)
+        if new and self._viewer.canvas.grid.stride == 1:
+            self.show([*panels, *([layer] for layer in new)], keep_camera=self._keeps_camera)
 
     def _name(self, layers: Sequence[Layer]) -> None:
         """Show the names of layers on their panels, and of no others.
@@ -88,13 +104,14 @@ class SideBySide(QObject):
         show_names(set(self._named) - {*layers}, False)
         self._named = WeakSet(layers)
         self._to_name = [*layers]
+        self._size = common_size(layers, panel_width(self._viewer))
         self._timer.start()
 
     def _name_next(self) -> None:
         if self._to_name:
             layer = self._to_name.pop(0)
             if layer in self._named and layer in self._viewer.layers:
-                show_names([layer], True, width=panel_width(self._viewer))
+                show_names([layer], True, size=self._size)
             self._timer.start()
 
     def _end(self) -> None:
@@ -103,6 +120,9 @@ class SideBySide(QObject):
         for layer in hidden:
             if layer in self._viewer.layers:
                 layer.visible = True
+
+    def _on_inserted(self) -> None:
+        QTimer.singleShot(0, self._take_new)
 
     def _on_grid(self) -> None:
         if self._is_shown and not self._viewer.canvas.grid.enabled:

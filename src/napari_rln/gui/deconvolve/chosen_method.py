@@ -104,14 +104,6 @@ class StatedPsf:
         return z, y, x
 
 
-@dataclass(frozen=True, eq=False)
-class ComputedPsf:
-    """A PSF that was computed for an image, to be shown."""
-
-    image: LayerImage
-    psf: Volume
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inputs:
     """Image, or a part of it, and PSF of a deconvolution, not read yet."""
@@ -133,18 +125,13 @@ class Inputs:
         key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
         return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
 
-    def computed_psf(self) -> Steps[None]:
-        """Compute the PSF if that is to be done, and yield it to be shown."""
-        if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
-            yield Update(Progress(activity="computing the PSF"))
-            psf = self.psf.read()
-            yield Update(Progress(activity="preparing the PSF"), ComputedPsf(self.psf.image, psf))
-
     def deconvolve(self, chosen: ChosenMethod, shared: Shared) -> Steps[Volume]:
         """Yield updates of a deconvolution in memory; return its result."""
         yield Update(Progress(activity="reading the image"))
         image = self.image.read()
-        yield from self.computed_psf()
+        if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
+            yield Update(Progress(activity="computing the PSF"))
+            self.psf.read()
         yield Update(Progress(activity="preparing the PSF"))
         psf = self.fitted_psf(image, shared)
         yield Update(Progress(activity="measuring background and noise"))

@@ -27,7 +27,6 @@ from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
 from napari_rln.gui.deconvolve.channels import Channels
 from napari_rln.gui.deconvolve.chosen_method import (
     ChosenMethod,
-    ComputedPsf,
     FinishedResult,
     Inputs,
     StatedPsf,
@@ -42,6 +41,7 @@ from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.result_destination import ResultDestination
 from napari_rln.gui.deconvolve.run_jobs import Stream, job_in_memory, job_on_disk
 from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
+from napari_rln.gui.deconvolve.session import Session
 from napari_rln.gui.deconvolve.stated_psfs import StatedPsfs, is_offered
 from napari_rln.gui.deconvolve.study_window import StudyWindow
 from napari_rln.gui.field_errors import FieldError
@@ -51,13 +51,10 @@ from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage, is_raw, source_of
 from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, button, fill
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.remembered import layer_key, remember, remembered
 from napari_rln.gui.runbar import RunBar
 
 if TYPE_CHECKING:
     import napari
-
-_SESSION = "deconvolve"  # key of the settings of the last session
 
 
 class DeconvolvePage(QWidget):
@@ -87,6 +84,7 @@ class DeconvolvePage(QWidget):
         self.destination = ResultDestination()
         self.autosave = Autosave()
         self.methods = MethodList()
+        self.session = Session(self.methods, self.repair)
         self.history = History(napari_viewer)
         self.bar = RunBar(self.jobs, self.run)
         self.whole_button = QPushButton("Run on the whole image")
@@ -110,10 +108,8 @@ class DeconvolvePage(QWidget):
             self._open_study,
         )
         self._streams: dict[BackgroundJob, tuple[Stream, PastRun]] = {}
-        self._is_touched = False  # whether the user has changed the methods
         self._lay_out()
         self._connect()
-        self._restore(_SESSION)
         self.image.changed.emit()
 
     def run(self) -> None:
@@ -133,7 +129,9 @@ class DeconvolvePage(QWidget):
         self._streams |= {job: (streams[job], run) for job in fresh}
         self.verdicts.setText("")
         self.compare_button.setVisible(False)
-        self._remember(run)
+        assert self.image.layer is not None
+        self.session.store(self.image.layer, run.methods)
+        self.history.add(run)
 
     def show_verdicts(self, text: str, found: tuple[Verdict, ...], run: PastRun) -> None:
         """Add the verdicts of a comparison, as rich text, and keep them in the history."""
@@ -323,36 +321,15 @@ class DeconvolvePage(QWidget):
         run.images.update(each.image.layer for each in inputs)
         return run
 
-    def _remember(self, run: PastRun) -> None:
-        """Store the settings of a run, for its image and the next session, and in the history."""
-        assert self.image.layer is not None
-        value = {"methods": run.methods, "repair": self.repair.isChecked()}
-        remember(_SESSION, value)
-        remember(f"{_SESSION} {layer_key(self.image.layer)}", value)
-        self.history.add(run)
-
-    def _restore(self, key: str) -> None:
-        """Use the settings of an earlier run; those of another version are left out."""
-        value = remembered(key)
-        if value is None:
-            return
-        with contextlib.suppress(RlnError, KeyError, TypeError):
-            self.methods.restore(value["methods"])
-            self.repair.setChecked(bool(value["repair"]))
-        self._is_touched = False
-
     def _use(self, run: PastRun) -> None:
         """Set the methods as in an earlier run."""
         self.bar.attempt(lambda: self.methods.restore(run.methods))
 
-    def _on_methods(self) -> None:
-        self._is_touched = True
-
     def _on_image(self) -> None:
         layer = self.image.layer
         self.channels.show_for(layer)
-        if layer is not None and not self._is_touched:
-            self._restore(f"{_SESSION} {layer_key(layer)}")
+        if layer is not None:
+            self.session.show_for(layer)
         with contextlib.suppress(RlnError):  # shown when the user runs it
             if layer is not None:
                 self.destination.suggest_for(self.image.source("the image"))
@@ -366,14 +343,13 @@ class DeconvolvePage(QWidget):
             self.history.update(run)
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
-        if isinstance(update.content, ComputedPsf):
-            self.stated.show(update.content)
-        elif job in self._streams and update.content is not None:
+        if job in self._streams and update.content is not None:
             stream, _ = self._streams[job]
             stream.update(update.content, update.due)
 
     def _on_end(self, job: BackgroundJob) -> None:
         self.costs.refresh()
+        self.stated.refresh()
         _, run = self._streams.pop(job, (None, None))
         if run is None or any(other is run for _, other in self._streams.values()):
             return
@@ -391,7 +367,6 @@ class DeconvolvePage(QWidget):
         ):  # fmt: skip
             changed.connect(self.costs.refresh)
         self.stated.page_requested.connect(self.page_requested)
-        self.methods.changed.connect(self._on_methods)
         self.compare_button.clicked.connect(lambda: self.page_requested.emit("Compare"))
         self.history.use_requested.connect(self._use)
         self.jobs.reported.connect(self._on_report)

@@ -91,7 +91,8 @@ class PastRun:
     def title(self) -> str:
         """Time, image and methods in one line."""
         at = time.strftime("%d %b %H:%M", time.localtime(self.began))
-        names = ", ".join(self.results) or f"{len(self.methods)} methods"
+        ticked = sum(bool(row.get("is_checked")) for row in self.methods)
+        names = ", ".join(self.results) or f"{ticked} method{'s' * (ticked != 1)}, no result"
         short = names.replace(f"{self.image} \N{MIDDLE DOT} ", "")
         return f"{at}  {self.image}: {short}"
 

@@ -6,11 +6,11 @@ from weakref import WeakKeyDictionary
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui.deconvolve.channels import FROM_FILE
-from napari_rln.gui.deconvolve.chosen_method import ComputedPsf, StatedPsf
+from napari_rln.gui.deconvolve.chosen_method import StatedPsf
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.layers import COMPUTED, LayerImage, is_psf, layer_data, optics_of
 from napari_rln.gui.layouts import fill
@@ -36,11 +36,14 @@ class StatedPsfs(QWidget):
         self.note = QLabel(wordWrap=True)
         self.button = QPushButton("Get a PSF")
         self.button.setToolTip("<p>Go to the page PSF to compute, measure or open one.</p>")
-        fill(QHBoxLayout(self), (self.note, 1), self.button, margin=0)
+        tip = "<p>Click to look at the computed PSF, as a layer.</p>"
+        self.show_button = QPushButton("Show PSF", toolTip=tip)
+        self.show_button.clicked.connect(self._show)
+        fill(QVBoxLayout(self), self.note, self.button, self.show_button, margin=0)
         self.setVisible(False)
         self.button.clicked.connect(lambda: self.page_requested.emit("PSF"))
         image.changed.connect(self._on_image)
-        psf.changed.connect(self._refresh)
+        psf.changed.connect(self.refresh)
 
     def psf_of(self, image: LayerImage) -> StatedPsf | None:
         """Return the PSF by the optics that an image's file states; None if it states too little.
@@ -57,17 +60,24 @@ class StatedPsfs(QWidget):
         self._known[image.layer] = found
         return found
 
-    def show(self, computed: ComputedPsf) -> None:
-        """Add a computed PSF as a hidden layer, to be looked at.
+    def refresh(self) -> None:
+        """Show what is known now, as after a PSF was computed."""
+        image = self._image.layer
+        shown = image is not None and self._psf.layer is None
+        if self.parent() is not None:  # else it would be a window
+            self.setVisible(shown)
+        if image is not None:
+            self.note.setText(_note(image))
+            self.button.setVisible(not _is_known(image))
+            psf = self._known.get(image)
+            self.show_button.setVisible(psf is not None and psf.is_computed)
 
-        It goes below all others, as the layers of a panel have to follow each other.
-        """
-        metadata = {COMPUTED: True}
-        data, options, _ = layer_data(computed.psf, colormap="magma", visible=False)
-        options["metadata"] |= metadata
-        selected = {*self._viewer.layers.selection}
-        self._viewer.layers.insert(0, Image(data, **options))
-        self._viewer.layers.selection = selected
+    def _show(self) -> None:
+        """Add the computed PSF of the image as a layer."""
+        psf = self._known[self._image.layer].read()
+        data, options, _ = layer_data(psf, colormap="magma")
+        options["metadata"] |= {COMPUTED: True}
+        self._viewer.add_layer(Image(data, **options))
 
     def _on_image(self) -> None:
         """Leave a PSF that the user has not chosen for an image with its own; and take it again."""
@@ -79,16 +89,7 @@ class StatedPsfs(QWidget):
                 self._psf.suggest(None)
             elif self._psf.layer is None:
                 self._psf.suggest_preferred()
-        self._refresh()
-
-    def _refresh(self) -> None:
-        image = self._image.layer
-        shown = image is not None and self._psf.layer is None
-        if self.parent() is not None:  # else it would be a window
-            self.setVisible(shown)
-        if image is not None:
-            self.note.setText(_note(image))
-            self.button.setVisible(not _is_known(image))
+        self.refresh()
 
 
 def is_offered(layer: Layer) -> bool:

@@ -15,6 +15,7 @@ from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.gui.layers import (
     DISPLAY_ONLY,
     KEY,
+    UNFINISHED,
     LayerImage,
     contrast_limits,
     metadata,
@@ -62,7 +63,8 @@ class LayerStream:
         self.layer: Image | None = None
 
     def _add(self, data: Any, **options: Any) -> None:
-        self.layer = self._image.result_layer(data, name=self._title, **options)
+        unfinished = {"metadata": {UNFINISHED: True}}
+        self.layer = self._image.result_layer(data, name=self._title, **(unfinished | options))
         self._viewer.add_layer(self.layer)
 
     def remove(self) -> None:
@@ -119,6 +121,10 @@ class ResultStream(LayerStream):
         if not record.method.startswith("rld") or displayed is None:
             self.remove()
             return
+        newest = max(self.iterates, default=0)
+        if newest > displayed.iteration:  # kept since it was drawn
+            displayed = Estimate(newest, self.iterates[newest])
+            self._set(displayed.data)
         facts: dict[str, Any] = {"iterations": displayed.iteration, "stopped_by": reason}
         if displayed.from_stop_search:
             facts["estimated_from"] = "a fraction of the photons, from the search for the stop"

@@ -12,7 +12,7 @@ from napari.layers import Layer
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_rln.core.errors import RlnError
+from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.volume import VoxelUm
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments
@@ -104,7 +104,11 @@ class MicroscopePage(QWidget):
         image, voxel_um = self._grid()
         name = name_of(settings)
 
+        missing = self._file is not None and "na" not in self._file.settings
+
         def compute() -> Any:
+            if missing:
+                warn(f"NA {settings.na:g} is not from the file; check that it is the objective's.")
             return psf_for(image, settings) if image else compute_psf(settings, voxel_um, name=name)
 
         remember(_KEY, as_dict(settings))

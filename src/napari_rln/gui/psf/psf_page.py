@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -53,6 +53,8 @@ _FILE = 2  # tab of the page that opens a file
 
 class PsfPage(QWidget):
     """Pages that create a PSF, its findings, and its repairs."""
+
+    added = Signal(object)  # the layer of a PSF that was made here
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
@@ -113,6 +115,7 @@ class PsfPage(QWidget):
         self._viewer.add_layer(layer)
         self.psf.layer = layer
         self._is_new = True
+        self.added.emit(layer)
 
     def examine(self) -> None:
         """Examine the chosen PSF in a thread."""
