@@ -34,10 +34,10 @@ def test_modules_are_loaded_in_a_thread_and_pages_made_when_they_are_shown(
     assert not dock.is_loaded
     assert "Loading" in dock.tabs.currentWidget().findChild(QLabel).text()
     qtbot.waitUntil(lambda: dock.is_loaded, timeout=60_000)
-    made = [dock.tabs.widget(i).findChild(QLabel).text() for i in range(4)]
-    assert [text.startswith("Loading") for text in made] == [True, False, True, True]
+    assert [*dock._pages] == ["Deconvolve"]
     dock.show_page("Train")
-    assert not dock.tabs.currentWidget().findChild(QLabel).text().startswith("Loading")
+    assert [*dock._pages] == ["Deconvolve", "Train"]
+    assert dock.tabs.currentWidget().isAncestorOf(dock.page("Train"))
 
 
 def test_a_damaged_installation_is_reported(viewer, qtbot, monkeypatch):
@@ -102,7 +102,8 @@ def test_keys_are_given_back(viewer, qtbot):
         dock = opened(viewer)
         qtbot.waitUntil(lambda: dock.is_loaded, timeout=60_000)
         viewer.window.remove_dock_widget(dock)
-        assert viewer.bind_key("K", None).__wrapped__ is own
+        now = viewer.bind_key("K", None)
+        assert getattr(now, "__wrapped__", now) is own
         assert viewer.bind_key("Control-Enter", None) is None
     finally:
         viewer.bind_key("K", None)

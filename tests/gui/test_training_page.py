@@ -116,7 +116,7 @@ def test_a_preview_leaves_the_users_view_as_it_was(dock, qtbot, idle):
     viewer.scene.camera.zoom = 5.0  # to see more of the preview
     dock.page.view_button.click()
     assert [layer.name for layer in viewer.layers if layer.visible and layer.opacity] == ["bead"]
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=5000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=30_000)
     assert (image.visible, psf.visible) == (True, False)
     assert viewer.dims.current_step == (7, 3, 5)
     assert viewer.canvas.grid.enabled
@@ -130,7 +130,7 @@ def test_a_preview_leaves_the_users_view_as_it_was(dock, qtbot, idle):
     viewer.scene.camera.zoom = 11.0
     dock.page.stop_button.click()
     idle(dock.jobs)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=5000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=30_000)
     assert (image.visible, psf.visible) == (True, True)
     assert viewer.scene.camera.zoom == 11.0
 
@@ -158,16 +158,16 @@ def test_stop_keeps_the_best_also_while_paused(dock, library, qtbot, idle):
     assert not page.stop_button.isVisibleTo(page)  # there is no model yet
     qtbot.waitUntil(lambda: len(page.curves.qualities) > 1, timeout=60000)
     dock.bar.pause_button.click()
-    qtbot.waitUntil(lambda: dock.jobs.paused, timeout=5000)
+    qtbot.waitUntil(lambda: dock.jobs.paused, timeout=30_000)
     assert "is paused, nothing is computed" in dock.bar.message.text()
     before, used = len(page.curves.steps), time.process_time()
     qtbot.wait(500)
     assert len(page.curves.steps) == before
     assert time.process_time() - used < 0.4
     dock.bar.pause_button.click()
-    qtbot.waitUntil(lambda: len(page.curves.steps) > before, timeout=5000)
+    qtbot.waitUntil(lambda: len(page.curves.steps) > before, timeout=30_000)
     dock.bar.pause_button.click()
-    qtbot.waitUntil(lambda: dock.jobs.paused, timeout=5000)
+    qtbot.waitUntil(lambda: dock.jobs.paused, timeout=30_000)
     page.stop_button.click()
     assert not page.stop_button.isEnabled()
     idle(dock.jobs)
@@ -310,7 +310,7 @@ def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
     box = dock.form.image.box  # previews are not listed
     assert [box.itemText(i) for i in range(1, box.count())] == ["bead_psf", "bead"]
     dock.form.back_button.click()
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=5000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=30_000)
     assert [layer.name for layer in viewer.layers] == ["bead_psf", "bead"]
     assert viewer.layers["bead"].visible
     assert not dock.form.back_button.isVisibleTo(dock.form)
@@ -412,7 +412,7 @@ def test_models_are_renamed_exported_deleted_and_imported(
     shown = dock.models
     library.save(library.load("universal"))
     qtbot.waitUntil(
-        lambda: shown.tree.topLevelItemCount() == 3, timeout=5000
+        lambda: shown.tree.topLevelItemCount() == 3, timeout=30_000
     )  # the folder is watched
     shown.select("universal")
     assert not shown.rename_button.isEnabled()
@@ -439,7 +439,7 @@ def test_models_are_renamed_exported_deleted_and_imported(
     assert dock.form.initial_model.findText("out") >= 0  # an initial model
     shown.show_button.click()
     (library.folder / "broken.safetensors").write_bytes(b"nothing")
-    qtbot.waitUntil(lambda: shown.tree.topLevelItemCount() == 4, timeout=5000)
+    qtbot.waitUntil(lambda: shown.tree.topLevelItemCount() == 4, timeout=30_000)
     shown.select("broken")
     assert "cannot be read" in shown.details.text()
     assert not shown.export_button.isEnabled()
@@ -465,7 +465,7 @@ def test_curves_keep_up_with_long_trainings(qtbot):
 
 def test_a_folder_that_is_not_there_yet_is_watched(library, qtbot):
     watch = models.LibraryWatcher()
-    with qtbot.waitSignal(watch.changed, timeout=5000):
+    with qtbot.waitSignal(watch.changed, timeout=30_000):
         library.save(library.load("universal"))
     assert Path(library.folder).is_dir()
     assert watch.entries[-1].name == "universal-2"

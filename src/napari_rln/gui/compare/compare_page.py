@@ -338,7 +338,7 @@ class ComparePage(QWidget):
             self.image.removeItem(self.image.findData(key))
         if not self._groups:
             self.panels.stop()
-        self._mark_outdated()
+        self._show_group()
 
     def _show_group(self) -> None:
         """Show what is known of the results of the chosen image."""
