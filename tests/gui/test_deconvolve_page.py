@@ -331,7 +331,7 @@ def test_a_failure_is_shown_once(dock, idle, monkeypatch):
     dock.bar.run_button.click()
     idle(dock.jobs)
     said = [label.text() for label in dock.findChildren(QLabel) if "go together" in label.text()]
-    assert said == ["Cells · RLD: TV and Max iterations do not go together."]
+    assert said == ["Cells · RLD: Total variation and Most iterations do not go together."]
     said = [label for label in dock.batch.findChildren(QLabel) if "go together" in label.text()]
     assert not said
     notification_manager.notification_ready.disconnect(notified.append)

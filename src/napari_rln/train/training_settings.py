@@ -230,15 +230,16 @@ class TrainSettings:
             )
         if self.variant == "started" and self.start == "image":
             raise RlnError(
-                "`start` is image, but the started variant starts from a deconvolution; give "
-                "matched or wiener-butterworth."
+                "`start=image` does not go with the started variant, which starts from a "
+                "deconvolution; choose another one (`start=matched`)."
             )
         several = self.start_settings.method == "ladder"
         photons = self.normalisation == "photons"
         if (photons and not several) or (several and self.normalisation == "percentiles"):
             raise RlnError(
-                f"`start` is {self.start} and `normalisation` {self.normalisation}; a ladder needs "
-                "the normalisation brightness or photons, and photons a ladder."
+                f"`start={self.start}` does not go with `normalisation={self.normalisation}`: "
+                "several estimates (`start=ladder`) need the normalisation brightness or photons, "
+                "and photons several estimates; change one of them."
             )
         if self.refine and not photons:
             raise RlnError(
@@ -251,7 +252,10 @@ class TrainSettings:
                 f"{self.margin} it must be a multiple of {STEP} of at least {least}."
             )
         if several and self.views != "single":
-            raise RlnError("a network for two views cannot start from a ladder; set `start`.")
+            raise RlnError(
+                "a network for two views cannot start from a ladder of estimates; choose another "
+                "start (`start=matched`)."
+            )
 
     @property
     def start_settings(self) -> StartSettings:
