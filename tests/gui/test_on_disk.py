@@ -256,7 +256,7 @@ def test_other_settings_on_a_result_are_refused(dock, idle, tmp_path):
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert dock.bar.message.property("error")
-    assert "Overwrite" in dock.bar.message.text()
+    assert "Replace an existing result" in dock.bar.message.text()
 
 
 def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
