@@ -23,7 +23,7 @@ OF_MICROSCOPES = {"two-photon", "light-sheet"}  # hyphens of the field, not of a
 VERBS = {
     "add", "browse", "change", "choose", "click", "compare", "compute", "correct", "deconvolve",
     "drag", "fill", "give", "go", "hold", "keep", "leave", "look", "lower", "measure", "open",
-    "press", "raise", "read", "share", "start", "switch", "tick", "type", "untick", "widen",
+    "press",    "raise", "read", "share", "start", "switch", "tick", "type", "untick", "widen",
 }  # fmt: skip
 
 
