@@ -43,7 +43,7 @@ def test_a_computed_psf_may_be_a_little_wrong(tmp_path):
 
 def test_without_a_method_there_is_no_study(tmp_path):
     nothing = QuickStudy(classical=(), networks=())
-    with pytest.raises(RlnError, match="tick `classical` methods or `networks`"):
+    with pytest.raises(RlnError, match="tick some `classical` or `networks`"):
         nothing.settings(phantoms.comatic_psf(), tmp_path)
     models = nothing.settings(phantoms.comatic_psf(), tmp_path, {"RLN universal": "universal"})
     assert [m.name for m in models.methods] == ["RLN universal"]

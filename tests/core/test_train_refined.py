@@ -296,11 +296,11 @@ def test_an_adaptation_is_gone_on_with(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"start": "matched"}, "`start` is matched and `normalisation` photons"),
+        ({"start": "matched"}, "`start=matched`.*`normalisation=photons`"),
         ({"start": "matched", "normalisation": "brightness"}, "refinement needs"),
         ({"normalisation": "brightness"}, "refinement needs the normalisation photons"),
-        ({"normalisation": "percentiles", "refine": 0.0}, "`normalisation` percentiles"),
-        ({"variant": "paper"}, "`normalisation` photons"),
+        ({"normalisation": "percentiles", "refine": 0.0}, "`normalisation=percentiles`"),
+        ({"variant": "paper"}, "`normalisation=photons`"),
         ({"views": "averaged"}, "two views cannot start from a ladder"),
         ({"refine": 1.5}, "`refine`"),
         ({"refine_rate": 0.0}, "`refine_rate`"),

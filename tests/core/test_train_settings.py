@@ -53,7 +53,7 @@ def _write_pairs(folder, count=5, shape=(16, 16, 16), psf=None):
         ({"patch": 6}, "`patch`.*6.*8.*512"),
         ({"patch": 8, "margin": 4}, "margin.*4.*8"),
         ({"shape": (64, 16, 64)}, "32.*volumes"),
-        ({"start": "image"}, "`start` is image"),
+        ({"start": "image"}, "`start=image`"),
         ({"variant": "mine"}, "mine.*started, paper"),
         ({"schedule": "linear"}, "linear.*cosine, paper"),
         ({"loss": "mse"}, "mse.*relative, paper"),

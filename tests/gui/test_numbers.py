@@ -318,6 +318,9 @@ def test_labels_for_names_in_messages():
     assert with_labels("keep them (`negatives=keep`), or set them to 0 (`negatives=clip`)") == (
         "keep them (Negative values: keep), or set them to 0 (Negative values: set to 0)"
     )
+    assert with_labels("voxels of (0.2, 0.1, 0.1) um, 3 um") == (
+        "voxels of (0.2, 0.1, 0.1) \N{MICRO SIGN}m, 3 \N{MICRO SIGN}m"
+    )
     assert with_labels("`napari-rln models` lists them") == "`napari-rln models` lists them"
 
 

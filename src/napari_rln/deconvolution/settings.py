@@ -138,8 +138,8 @@ class RichardsonLucySettings:
             raise RlnError(f"`resolution_um` is {self.resolution_um}; give three positive lengths.")
         if self.consensus and self.back_projector != "matched":
             raise RlnError(
-                f"`consensus` is for the matched back projector, not {self.back_projector}; change "
-                "`back_projector`, or leave `consensus` out."
+                "`consensus` is for the matched back projector; choose that "
+                "(`back_projector=matched`), or leave `consensus` out."
             )
         if self.consensus and self.acceleration == "biggs-andrews":
             raise RlnError(

@@ -26,7 +26,7 @@ class OutputFormat:
     ----------
     dtype
         Number type of the written values: ``float32`` keeps them; ``uint16`` and ``uint8`` round
-        and clip. Choose ``uint16`` for programs that cannot read ``float32``.
+        and clip. Choose ``uint16`` for programs that read nothing else.
     ome_zarr
         OME-Zarr version: 0.5 writes few, large files. Choose 0.4 for older programs.
     overwrite

@@ -22,6 +22,7 @@ _UNITS = {"um": "\N{MICRO SIGN}m", "au": "AU", "db": "dB", "gb": "GB"}
 _WAVELENGTHS = ("wavelength_um", "excitation_um")  # in nm, as on a filter
 # A setting in a message, alone or with a value; a value in the text of a tooltip.
 _NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)(?:=([^`]+))?`")
+_MICROMETRES = re.compile(r"(?<=[\d)] )um\b")  # in messages of the core, for any terminal
 _LITERAL = re.compile(r"``([^`]+)``")
 _NAMES = {name.lower(): name for name in ("PSF", "NA", "TV", "SNR", "DPI", "FWHM")}
 # Labels of settings, and words for their values, by name: those of docks, and of every form made so
@@ -181,11 +182,14 @@ def tooltips(kind: type[Any]) -> dict[str, str]:
 
 
 def with_labels(message: str) -> str:
-    """Return a message with labels in place of the names of settings in backticks."""
+    """Return a message with labels in place of the names of settings in backticks.
+
+    Values after an equals sign are in the words of forms, and micrometres have their sign.
+    """
 
     def label(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
         text = _LABELS.get(name, name.replace("_", " "))
         return text if value is None else f"{text}: {_WORDS.get(name, {}).get(value, value)}"
 
-    return _NAMED.sub(label, message)
+    return _MICROMETRES.sub("\N{MICRO SIGN}m", _NAMED.sub(label, message))

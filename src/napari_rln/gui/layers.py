@@ -170,7 +170,7 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
         )
     data, before = displayed_data(layer, point)
     if data.ndim < 2 or 0 in data.shape:
-        raise RlnError(f"{layer.name} has shape {tuple(data.shape)}; a plane or a stack is needed.")
+        raise RlnError(f"{layer.name} has shape {tuple(data.shape)}; choose a plane or a stack.")
     voxel_um = voxel_um_of(layer)
     if voxel_um is None:
         raise RlnError(

@@ -437,8 +437,8 @@ def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most
         more = memory_gb + (needed - most) / 1e9
         raise RlnError(
             f"the whole image needs {more:.2f} GB, program included, but `memory_gb` is "
-            f"{memory_gb:g}; raise it, or deconvolve the image in parts from disk to disk, as "
-            "the command line does."
+            f"{memory_gb:g}; raise it, or deconvolve the image in parts, from disk to "
+            "disk."
         )
 
 

@@ -58,10 +58,9 @@ class TrainSettings:
         (``concatenated``). The started variant starts from their joint deconvolution. Choose two
         only for images taken from two sides.
     start
-        Deconvolution that the network starts from: standard Richardson-Lucy (``matched``),
-        ``wiener-butterworth``, several estimates of Richardson-Lucy from which the number of
-        iterations is predicted (``ladder``), or none (``image``). Keep the choice of the preset or
-        initial model.
+        What the network starts from: ``image`` as it is, its deconvolution by ``matched`` or
+        ``wiener-butterworth``, or ``ladder``, from which the number of iterations is predicted.
+        Keep the choice of the preset or initial model.
     start_iterations
         Number of accelerated iterations of the initial deconvolution; ``auto``: from the noise of
         the image. Keep ``auto`` unless all your images have the same noise.
@@ -104,8 +103,8 @@ class TrainSettings:
     clip
         Maximum norm of the gradient; 0: no limit. Lower it if the loss jumps.
     initial
-        Initial weights: passing the initial estimate through (``estimate``), or random as in the
-        paper (``paper``). Keep ``estimate`` for short trainings; an initial model replaces both.
+        Initial weights: passing the initial estimate through (``estimate``), or random ones
+        (``paper``). Keep the first for short trainings; an initial model replaces both.
     bn_momentum
         Weight of a batch in the running statistics of batch normalisation. Keep the value of the
         preset; it has no effect on fixed statistics.
@@ -230,15 +229,16 @@ class TrainSettings:
             )
         if self.variant == "started" and self.start == "image":
             raise RlnError(
-                "`start` is image, but the started variant starts from a deconvolution; give "
-                "matched or wiener-butterworth."
+                "`start=image` does not go with the started variant, which starts from a "
+                "deconvolution; choose another one (`start=matched`)."
             )
         several = self.start_settings.method == "ladder"
         photons = self.normalisation == "photons"
         if (photons and not several) or (several and self.normalisation == "percentiles"):
             raise RlnError(
-                f"`start` is {self.start} and `normalisation` {self.normalisation}; a ladder needs "
-                "the normalisation brightness or photons, and photons a ladder."
+                f"`start={self.start}` does not go with `normalisation={self.normalisation}`: "
+                "several estimates (`start=ladder`) need the normalisation brightness or photons, "
+                "and photons several estimates; change one of them."
             )
         if self.refine and not photons:
             raise RlnError(
@@ -251,7 +251,10 @@ class TrainSettings:
                 f"{self.margin} it must be a multiple of {STEP} of at least {least}."
             )
         if several and self.views != "single":
-            raise RlnError("a network for two views cannot start from a ladder; set `start`.")
+            raise RlnError(
+                "a network for two views cannot start from a ladder of estimates; choose another "
+                "start (`start=matched`)."
+            )
 
     @property
     def start_settings(self) -> StartSettings:
