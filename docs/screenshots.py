@@ -196,7 +196,7 @@ def guide_to_nucleus(folder: Path) -> None:
     page.image.layer = viewer.layers["nucleus"]
     page.methods.rows[0].gear.click()
     page.bar.run_button.click()
-    until(lambda: "iterations 9 of" in page.bar.message.text())
+    until(lambda: page.bar.bar.value() > 8)
     session.shoot("nucleus-streaming")
     idle(page.jobs)
     page.methods.rows[0].gear.click()
@@ -252,7 +252,7 @@ def training(folder: Path) -> None:
 
 
 def guide_to_disk(folder: Path) -> None:
-    """Deconvolve a synthetic volume on disk, its upper left first."""
+    """Deconvolve a synthetic volume on disk, its visible part first."""
     session = Session(folder, GUIDE)
     viewer, place = session.viewer, HOME
     quarter, psf = _quarter()
@@ -278,9 +278,9 @@ def guide_to_disk(folder: Path) -> None:
     press(page, "More: region, files, batch, history")
     viewer.scene.camera.center = (0, 60, 60)
     viewer.scene.camera.zoom *= 2
-    until(lambda: "RLD 20: " in page.costs.text())
+    until(lambda: "RLD: " in page.costs.text())
     page.bar.run_button.click()
-    until(lambda: "writing 5 of" in page.bar.message.text())
+    until(lambda: "deconvolving" in page.bar.message.text() and page.bar.bar.value() > 9)
     viewer.reset_view()
     session.shoot("on-disk-streaming")
     page.jobs.cancel()
@@ -318,6 +318,7 @@ def guide_to_two_views(folder: Path) -> None:
     form = train.form
     form.psf.layer, form.image.layer = layers["psf front"], layers["front"]
     form.preset.setCurrentText("Full training")
+    press(train, "More")
     form.second.box.setCurrentText("two, each")
     form.second.psf.layer = layers["psf side"]
     form.second.form.fields["rotation"].value = "y+90"
