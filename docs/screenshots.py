@@ -38,7 +38,7 @@ TOUR, GUIDE = (1280, 800), (1600, 1000)
 HOME = Path(os.environ["XDG_DATA_HOME"])
 VIEWS = "Lateral and axial views"
 _WIDE = 400  # pixels of the dock in the guide
-_COLOURS = 256  # of a picture's palette
+_LARGEST = 250_000  # bytes of a picture, above which it gets a palette of few colours
 
 
 def until(done: Callable[[], bool], seconds: float = 1200) -> None:
@@ -104,7 +104,7 @@ class Session:
         idle(page.jobs)
 
     def shoot(self, name: str, window: QWidget | None = None) -> None:
-        """Save a screenshot of napari's window, or of another one, with few colours."""
+        """Save a screenshot of napari's window, or of another one."""
         settle(1 if window is None else 0.3)
         path = self._folder / f"{name}.png"
         if window is None:
@@ -112,10 +112,11 @@ class Session:
         else:
             window.grab().save(str(path))
         with Image.open(path) as picture:
-            few = picture.convert("RGB").quantize(
-                _COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-            )
-        few.save(path, optimize=True)
+            plain = picture.convert("RGB")
+        plain.save(path, optimize=True)
+        if path.stat().st_size > _LARGEST:
+            few = plain.quantize(256, kmeans=1, dither=Image.Dither.NONE)
+            few.save(path, optimize=True)
         print(path, f"{path.stat().st_size / 1000:.0f} kB", flush=True)
 
 
@@ -152,8 +153,9 @@ def tour_of_cells(folder: Path) -> None:
 def tour_of_batch(folder: Path) -> None:
     """Run a batch on four files."""
     session = Session(folder, TOUR)
-    viewer, images = session.viewer, HOME / "batch"
-    images.mkdir(exist_ok=True)
+    os.chdir(HOME)  # for short paths
+    viewer, images = session.viewer, Path("plate")
+    images.mkdir()
     quarter, psf = _quarter()
     rln.write(psf, images / "psf.ome.tif")
     for number in range(4):
@@ -186,6 +188,7 @@ def guide_to_nucleus(folder: Path) -> None:
     session.open_dock()
     psf = session.page("PSF")
     psf.image.layer = viewer.layers["nucleus"]
+    settle()
     until(lambda: not psf.is_busy)
     session.shoot("nucleus-psf")
 
@@ -193,8 +196,7 @@ def guide_to_nucleus(folder: Path) -> None:
     page.image.layer = viewer.layers["nucleus"]
     page.methods.rows[0].gear.click()
     page.bar.run_button.click()
-    until(lambda: any("RLD" in layer.name for layer in viewer.layers))
-    settle(3)
+    until(lambda: page.bar.bar.value() > 8)
     session.shoot("nucleus-streaming")
     idle(page.jobs)
     page.methods.rows[0].gear.click()
@@ -240,7 +242,7 @@ def training(folder: Path) -> None:
     train.form.image.layer = viewer.layers["nucleus"]
     train.form.name.setText("my microscope")
     train.bar.run_button.click()
-    until(lambda: len(train.page.curves.steps) > 100)
+    until(lambda: len(train.page.curves.steps) > 30 or train.jobs.running is None)
     session.shoot("tour-training")
     session.resize(GUIDE)
     session.shoot("nucleus-training")
@@ -250,7 +252,7 @@ def training(folder: Path) -> None:
 
 
 def guide_to_disk(folder: Path) -> None:
-    """Deconvolve a synthetic volume on disk, its upper left first."""
+    """Deconvolve a synthetic volume on disk, its visible part first."""
     session = Session(folder, GUIDE)
     viewer, place = session.viewer, HOME
     quarter, psf = _quarter()
@@ -276,9 +278,9 @@ def guide_to_disk(folder: Path) -> None:
     press(page, "More: region, files, batch, history")
     viewer.scene.camera.center = (0, 60, 60)
     viewer.scene.camera.zoom *= 2
-    until(lambda: "RLD 20: " in page.costs.text())
+    until(lambda: "RLD: " in page.costs.text())
     page.bar.run_button.click()
-    until(lambda: "writing 5 of" in page.bar.message.text())
+    until(lambda: "deconvolving" in page.bar.message.text() and page.bar.bar.value() > 9)
     viewer.reset_view()
     session.shoot("on-disk-streaming")
     page.jobs.cancel()
@@ -305,6 +307,7 @@ def guide_to_two_views(folder: Path) -> None:
     until(lambda: "RLD: " in page.costs.text())
     session.run()
     viewer.dims.order = (1, 0, 2)
+    viewer.dims.set_current_step(1, 56)
     viewer.reset_view()
     session.shoot("two-views-deconvolve")
 
@@ -315,6 +318,7 @@ def guide_to_two_views(folder: Path) -> None:
     form = train.form
     form.psf.layer, form.image.layer = layers["psf front"], layers["front"]
     form.preset.setCurrentText("Full training")
+    press(train, "More")
     form.second.box.setCurrentText("two, each")
     form.second.psf.layer = layers["psf side"]
     form.second.form.fields["rotation"].value = "y+90"
@@ -391,9 +395,10 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*", choices=[*SCENES, []], help="by default all")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    folder = args.out.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
     for name in args.scenes or SCENES:
-        SCENES[name](args.out)
+        SCENES[name](folder)
 
 
 if __name__ == "__main__":
