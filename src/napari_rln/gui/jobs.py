@@ -22,7 +22,7 @@ from napari_rln.engine.progress import AnyReport, Progress, progress_of
 from napari_rln.gui.preferences import set_threads
 
 _DISPLAY_FRACTION = 0.04  # of the time, at most, is spent on display
-_LONGEST_WAIT_S = 2.0  # between two pictures, however slow the display is
+_LONGEST_WAIT_S = 5.0  # between two pictures, however slow the display is
 _TEXT_S = 0.5  # between two texts, which cost little
 _RELEASE_MS = 600  # time that a cancelled job has for its step before it ends for the user
 
