@@ -180,18 +180,25 @@ def tour_of_batch(folder: Path) -> None:
     viewer.close()
 
 
+def guide_to_psf(folder: Path) -> None:
+    """Examine the PSF of the nucleus."""
+    session = Session(folder, GUIDE)
+    session.viewer.open_sample("napari-rln", "nucleus")
+    session.open_dock()
+    page = session.page("PSF")
+    page.image.layer = session.viewer.layers["nucleus"]
+    settle()
+    idle(page.examinations)
+    session.shoot("nucleus-psf")
+    session.viewer.close()
+
+
 def guide_to_nucleus(folder: Path) -> None:
-    """Walk through the pages with the nucleus: PSF, deconvolution, comparison, views."""
+    """Deconvolve and compare the nucleus, and look at it from the side."""
     session = Session(folder, GUIDE)
     viewer = session.viewer
     viewer.open_sample("napari-rln", "nucleus")
     session.open_dock()
-    psf = session.page("PSF")
-    psf.image.layer = viewer.layers["nucleus"]
-    settle()
-    until(lambda: not psf.is_busy)
-    session.shoot("nucleus-psf")
-
     page = session.page("Deconvolve")
     page.image.layer = viewer.layers["nucleus"]
     page.methods.rows[0].gear.click()
@@ -384,7 +391,7 @@ SCENES: dict[str, Callable[[Path], None]] = {
     scene.__name__.replace("_", "-"): scene
     for scene in (
         tour_of_bead, tour_of_cells, tour_of_batch, training,
-        guide_to_nucleus, guide_to_disk, guide_to_two_views,
+        guide_to_psf, guide_to_nucleus, guide_to_disk, guide_to_two_views,
     )
 }  # fmt: skip
 
