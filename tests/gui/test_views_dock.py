@@ -302,3 +302,10 @@ def test_texts_are_legible_after_a_change_of_the_theme(dock):
             ]
         assert min(abs(text.lightnessF() - ground) for text in texts) > 0.4
         assert (ground > 0.5) == (theme == "light")
+
+
+def test_a_hidden_psf_below_the_image_does_not_keep_it_from_being_shown(open_dock, viewer):
+    viewer.open_sample("napari-rln", "bead")
+    viewer.layers["bead_psf"].data = viewer.layers["bead_psf"].data[8:-8]
+    _, dock = open_dock(TITLE)
+    assert [layer.name for layer in dock.layers.chosen()] == ["bead"]

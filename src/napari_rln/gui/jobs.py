@@ -23,7 +23,7 @@ from napari_rln.gui.preferences import set_threads
 
 _DISPLAY_FRACTION = 0.04  # of the time, at most, is spent on display
 _LONGEST_WAIT_S = 5.0  # between two pictures, however slow the display is
-_TEXT_S = 0.5  # between two texts, which cost little
+_TEXT_S = 2.0  # between two texts without a picture
 _RELEASE_MS = 600  # time that a cancelled job has for its step before it ends for the user
 
 R = TypeVar("R", bound=AnyReport)
@@ -71,7 +71,7 @@ def streamed(
     steps: Generator[R, None, T],
     content: Callable[[R], Any] = lambda report: None,
     *,
-    every_s: float = 0.25,
+    every_s: float = 1.0,
     always: Callable[[R], bool] = lambda report: False,
 ) -> Steps[T]:
     """Yield the reports of a generator as updates, as often as the window can show them.
@@ -266,7 +266,8 @@ class JobQueue(QObject):
             update.display_seconds = time.monotonic() - began
 
         QTimer.singleShot(0, displayed)  # after drawing, which Qt does when it is idle
-        self._advance(worker, update.progress)  # last, as it processes other events
+        if update.content is not None:  # the whole window is redrawn anyway
+            self._advance(worker, update.progress)  # last, as it processes other events
 
     def _advance(self, worker: GeneratorWorker, progress: Progress) -> None:
         """Show progress in napari's activity dock.

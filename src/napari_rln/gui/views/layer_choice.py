@@ -8,13 +8,13 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from napari_rln.gui.events import follow
-from napari_rln.gui.layers import is_image
+from napari_rln.gui.layers import is_image, is_psf
 
 _ROWS = 4
 
 
 class LayerChoice(QListWidget):
-    """The viewer's images with checkboxes; by default visible ones with the first's shape."""
+    """The viewer's images with checkboxes; by default visible ones with the shape of the first."""
 
     changed = Signal()
 
@@ -48,11 +48,12 @@ class LayerChoice(QListWidget):
         states, images = self._states(), self.images
         self.blockSignals(True)
         self.clear()
+        shown = [layer for layer in images if layer.visible and not is_psf(layer)]
         for layer in images:
             item = QListWidgetItem(layer.name, self)
             item.setToolTip(f"<p>{html.escape(layer.name)}: tick it to show it.</p>")
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-            comparable = layer.data.shape == images[0].data.shape and layer.visible
+            comparable = layer in shown and layer.data.shape == shown[0].data.shape
             default = Qt.CheckState.Checked if comparable else Qt.CheckState.Unchecked
             item.setData(Qt.ItemDataRole.UserRole, layer)
             item.setCheckState(states.get(layer, default))
