@@ -155,7 +155,7 @@ def test_the_least_that_is_enough_is_found():
 def test_a_dry_run_never_refuses_for_want_of_memory(file, psf, tmp_path, capsys, monkeypatch, name):
     earlier = tmp_path / "earlier" / "seconds.json"
     monkeypatch.setattr("napari_rln.engine.history._path", lambda: earlier)
-    remember(FORTY, resolve_device().type, math.prod(SHAPE), {"seconds": 60.0})
+    remember(RichardsonLucy(), resolve_device().type, math.prod(SHAPE), {"seconds": 60.0})
     write(psf, tmp_path / "psf.ome.tif")
     words = ["rld", file.path, "--psf", str(tmp_path / "psf.ome.tif"), "--dry-run", "-o"]
     assert cli.run([*words, str(tmp_path / name), "--memory-gb", "0.5"]) == 0

@@ -51,6 +51,8 @@ class LayerPicker(QWidget):
         Whether a new layer is chosen at once, unless the user has chosen one; by default any.
     optional
         Text of the choice of no layer; without it, the first layer is chosen at once.
+    newest
+        Whether a new layer that is preferred replaces one that the user has not chosen.
     """
 
     changed = Signal()
@@ -63,8 +65,10 @@ class LayerPicker(QWidget):
         accept: Callable[[Layer], bool] = is_image,
         prefer: Callable[[Layer], bool] | None = None,
         optional: str = "",
+        newest: bool = False,
     ) -> None:
         super().__init__()
+        self._newest = newest
         self._viewer, self._accept, self._optional = viewer, accept, bool(optional)
         self._prefer = prefer or (lambda layer: not optional)
         self._known: WeakSet[Layer] = WeakSet()
@@ -167,11 +171,12 @@ class LayerPicker(QWidget):
         # A deleted image is not replaced by a layer that is not preferred, such as its PSF.
         self._by_hand &= before in layers or (before is None and self._optional)
         now = before if before in layers else None
-        if not self._by_hand and (now is None or not self._prefer(now)):
+        if not self._by_hand and (self._newest or now is None or not self._prefer(now)):
             candidates = layers if now is None and before is not None else new
             preferred = [layer for layer in candidates if self._prefer(layer)]
             shown = [layer for layer in preferred if layer.visible]  # what the user looks at
-            now = next(iter(shown or preferred), now)
+            offered = shown or preferred
+            now = offered[-1 if self._newest else 0] if offered else now
         with self._combo.changed.blocked():
             self.box.clear()  # else a renamed layer would move to the end and be deselected
             self._combo.reset_choices()

@@ -52,7 +52,7 @@ class BeforeAfter(QWidget):
         super().__init__()
         self.swipe, self.blink = Swipe(viewer, self), Blink(viewer, self)
         self.before = LayerPicker(viewer, prefer=is_raw)
-        self.after = LayerPicker(viewer, prefer=_is_result)
+        self.after = LayerPicker(viewer, prefer=_is_result, newest=True)
         self.swipe_button = QPushButton("Swipe", checkable=True, toolTip=_TIPS["swipe"])
         self.blink_button = QPushButton("Blink", checkable=True, toolTip=_TIPS["blink"])
         self.switch_button = QPushButton("Show the other", toolTip=_TIPS["switch"])
