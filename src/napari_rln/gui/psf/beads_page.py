@@ -1,4 +1,4 @@
-"""The page of the PSF dock that measures a PSF from beads, shown as editable points."""
+"""The tab of the page PSF that measures a PSF from beads, shown as editable points."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""The page of the PSF dock that opens a PSF from a file."""
+"""The tab of the page PSF that opens a PSF from a file."""
 
 from pathlib import Path
 

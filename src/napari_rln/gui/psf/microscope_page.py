@@ -1,4 +1,4 @@
-"""The page of the PSF dock that computes a PSF from microscope settings."""
+"""The tab of the page PSF that computes a PSF from microscope settings."""
 
 import dataclasses
 import math
