@@ -5,39 +5,39 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import filelock
 import platformdirs
 
 from napari_rln.deconvolution.method import Method
-from napari_rln.io.paths import atomic
+from napari_rln.io.json_file import change_json
 
 _KEPT = 5  # runs per method and device
 
 
-def expected_seconds(method: Method, device: str, voxels: int) -> float | None:
-    """Return the approximate duration of a run; None without an earlier one of its kind."""
-    rates = _read().get(_key(method, device), [])
+def expected_seconds(work: Method | str, device: str, voxels: int) -> float | None:
+    """Return the approximate duration of a run; None without an earlier one of its kind.
+
+    ``work`` is the method of a deconvolution, or the name of other work.
+    """
+    rates = _read().get(_key(work, device), [])
     return statistics.median(rates) * voxels if rates else None
 
 
-def remember(method: Method, device: str, voxels: int, summary: dict[str, Any]) -> None:
+def remember(work: Method | str, device: str, voxels: int, summary: dict[str, Any]) -> None:
     """Store the duration of a run; a failure to write the file is ignored."""
-    path = _path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock"), timeout=1):
-            known = _read()
-            rates = [*known.get(_key(method, device), []), summary["seconds"] / voxels]
-            known[_key(method, device)] = rates[-_KEPT:]
-            with atomic(path) as temporary:
-                temporary.write_text(json.dumps(known))
-    except (OSError, filelock.Timeout):
-        return
+    key = _key(work, device)
+
+    def changed(known: dict[str, list[float]]) -> dict[str, list[float]]:
+        rates = [*known.get(key, []), summary["seconds"] / voxels]
+        return known | {key: rates[-_KEPT:]}
+
+    change_json(_path(), _read, changed)
 
 
-def _key(method: Method, device: str) -> str:
-    iterations = getattr(method, "iterations", "")  # of a classical method
-    return " ".join(filter(None, (method.kind, str(iterations), device)))
+def _key(work: Method | str, device: str) -> str:
+    if isinstance(work, str):
+        return f"{work} {device}"
+    iterations = getattr(work, "iterations", "")  # of a classical method
+    return " ".join(filter(None, (work.kind, str(iterations), device)))
 
 
 def _path() -> Path:

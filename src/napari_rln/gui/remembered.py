@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import filelock
 import platformdirs
 from napari.layers import Layer
 
 from napari_rln.core.errors import warn
 from napari_rln.gui.layers import CHANNEL, SERIES
-from napari_rln.io.paths import atomic
+from napari_rln.io.json_file import change_json
 
 _KEPT = 300  # values; the longest unused go first
 
@@ -26,18 +25,13 @@ def change(key: str, changed: Callable[[dict[str, Any] | None], dict[str, Any]])
 
     A failure to read or write the file is ignored.
     """
-    path = _path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock"), timeout=1):
-            known = _read()
-            before = known.pop(key, None)  # the order is that of storing
-            known[key] = changed(before if isinstance(before, dict) else None)
-            with atomic(path) as temporary:
-                kept = dict([*known.items()][-_KEPT:])
-                temporary.write_text(json.dumps(kept), encoding="utf-8")
-    except (OSError, NotImplementedError, filelock.Timeout):  # also a file system without locks
-        return
+
+    def all_changed(known: dict[str, Any]) -> dict[str, Any]:
+        before = known.pop(key, None)  # the order is that of storing
+        known[key] = changed(before if isinstance(before, dict) else None)
+        return dict([*known.items()][-_KEPT:])
+
+    change_json(_path(), _read, all_changed)
 
 
 def remembered(key: str) -> dict[str, Any] | None:

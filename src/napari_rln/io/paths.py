@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,22 @@ ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 MICROSCOPE_SUFFIXES = (".czi", ".lif", ".nd2", ".oib", ".oif", ".oir")
 """Endings of the files of microscopes' own programs."""
 
+LONGEST_NAME = 50
+"""Characters of a name by :func:`check_name`: file names have 255 bytes, characters up to four."""
+
+FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
+"""Characters that file names must not contain on some operating system."""
+
 _LONGEST = 239  # bytes of a name: temporary names beside it have up to 16 more
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise an RlnError unless ``what``, such as "a model", can be saved as a file of that name."""
+    if not 1 <= len(name) <= LONGEST_NAME or name != name.strip(". ") or FORBIDDEN.search(name):
+        raise RlnError(
+            f"{what} cannot be called {name!r}; give 1 to {LONGEST_NAME} characters, none of "
+            '/ \\ : * ? " < > |, with no dot or blank at either end.'
+        )
 
 
 def is_tiff_name(path: Path) -> bool:

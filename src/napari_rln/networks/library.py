@@ -4,7 +4,6 @@ A model in the folder has the name of its file, not of its card, so that names a
 files may be added and removed by hand.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from platformdirs import user_data_path
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm
+from napari_rln.io.paths import FORBIDDEN, LONGEST_NAME, check_name
 from napari_rln.networks.architectures.registry import class_of
 from napari_rln.networks.model import (
     SUFFIX,
@@ -25,9 +25,6 @@ from napari_rln.networks.model import (
     validation_of,
 )
 from napari_rln.networks.rln import RLN
-
-_LONGEST = 50  # characters of a name: file names have at most 255 bytes, characters up to four
-_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f]')  # in file names on some operating system
 
 
 def default_folder() -> Path:
@@ -137,7 +134,7 @@ class Library:
     def rename(self, old: str, new: str) -> Path:
         """Rename a model of the user and return its file; on an error the old one is left."""
         before = self._own(old, "renamed")
-        _check_name(new)
+        check_name(new, "a model")
         if new.casefold() in self._taken():
             raise RlnError(f"there is a model called {new} already; choose another name.")
         after = self.folder / f"{new}{SUFFIX}"
@@ -179,15 +176,7 @@ class Library:
 
 def file_name(name: str) -> str:
     """Return a valid name of a model's file, with room for a number."""
-    return _FORBIDDEN.sub("-", name)[: _LONGEST - 5].strip(". ") or "model"
-
-
-def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= _LONGEST or name != name.strip(". ") or _FORBIDDEN.search(name):
-        raise RlnError(
-            f"a model cannot be called {name!r}; give 1 to {_LONGEST} characters, none of "
-            '/ \\ : * ? " < > |, with no dot or blank at either end.'
-        )
+    return FORBIDDEN.sub("-", name)[: LONGEST_NAME - 5].strip(". ") or "model"
 
 
 def _entry(name: str, path: Path | None) -> Entry:

@@ -5,7 +5,6 @@ copied to other computers.
 """
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +13,7 @@ from platformdirs import user_config_path
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, from_dict
-from napari_rln.io.paths import atomic
+from napari_rln.io.paths import atomic, check_name
 from napari_rln.psf.dyes import Dye
 from napari_rln.psf.microscope import MicroscopeSettings
 
@@ -26,8 +25,6 @@ OPTICS = (
 
 _EXCITATION_UM = {"confocal": 0.4, "two-photon": 0.9}  # which these settings require
 _SUFFIX = ".json"
-_LONGEST = 50  # characters of a name
-_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f]')  # in file names on some operating system
 
 
 def default_folder() -> Path:
@@ -153,11 +150,7 @@ class Templates:
         One of the same name is only replaced with ``replace``, and if it is not damaged.
         """
         name = template.name
-        if not 1 <= len(name) <= _LONGEST or name != name.strip(". ") or _FORBIDDEN.search(name):
-            raise RlnError(
-                f"a microscope cannot be called {name!r}; give 1 to {_LONGEST} characters, none of "
-                '/ \\ : * ? " < > |, with no dot or blank at either end.'
-            )
+        check_name(name, "a microscope")
         same = [own for own in self._files() if own.casefold() == name.casefold()]
         if same and not replace:
             raise RlnError(f"there is a microscope {same[0]} already; choose another name.")

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
 
 from napari_rln.core.device import resolve_device
 from napari_rln.core.report import duration
@@ -13,26 +12,10 @@ from napari_rln.train.pool import FIRST
 from napari_rln.train.timing import Timing
 from napari_rln.train.training_settings import TrainReport, TrainSettings
 
-if TYPE_CHECKING:
-    from napari_rln.deconvolution.method import Method
-
 # Seconds on two cores, measured, where no training has run yet: to prepare a voxel of a volume and
 # its margins, from images alone less; and to train on a voxel of a patch, with the tests.
 _PREPARATION, _FROM_IMAGES, _STEP = 2.4e-6, 0.8e-6, 3.1e-6
 _ALONE = 0.5  # of the time for a volume and its scores, for the volume
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A part of a training, as :mod:`napari_rln.engine.history` keeps it: by its kind."""
-
-    kind: str
-
-    def expected(self, device: str, voxels: int) -> float | None:
-        return expected_seconds(cast("Method", self), device, voxels)
-
-    def remember(self, device: str, voxels: int, seconds: float) -> None:
-        remember(cast("Method", self), device, voxels, {"seconds": seconds})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +36,7 @@ def expected_time(settings: TrainSettings, psf_shape: Shape) -> ExpectedTime:
     """Return the expected time of a training with a PSF of a shape (z, y, x)."""
     device = resolve_device(settings.device).type
     most = settings.validate, min(FIRST, settings.examples)
-    volume = _preparation(settings).expected("cpu", _volume_voxels(settings, psf_shape))
+    volume = expected_seconds(_preparation(settings), "cpu", _volume_voxels(settings, psf_shape))
     if volume is None:
         rate = _FROM_IMAGES if settings.start_settings.method == "image" else _PREPARATION
         volume = rate * _volume_voxels(settings, psf_shape)
@@ -63,7 +46,7 @@ def expected_time(settings: TrainSettings, psf_shape: Shape) -> ExpectedTime:
         left = max(60 * settings.minutes - preparation, 0.0)
         return ExpectedTime(preparation=preparation, training=left)
     voxels = settings.steps * _step_voxels(settings)
-    training = _steps(settings).expected(device, voxels)
+    training = expected_seconds(_steps(settings), device, voxels)
     if training is None and device == "cpu" and settings.architecture == "rln":
         training = _STEP * voxels
     return ExpectedTime(preparation=volume * sum(most), training=training)
@@ -90,20 +73,23 @@ class MeasuredTime:
         """Keep the time of an ended training; of its steps alone if it is not the ``whole``."""
         if whole and self._volumes:
             voxels = self._volumes * _volume_voxels(settings, psf_shape)
-            _preparation(settings).remember("cpu", voxels, self._preparation)
+            remember(_preparation(settings), "cpu", voxels, {"seconds": self._preparation})
         if len(self._steps) == 2:
             first, last = self._steps
             voxels = (last.step - first.step) * _step_voxels(settings)
             device = resolve_device(settings.device).type
-            _steps(settings).remember(device, voxels, last.seconds - first.seconds)
+            seconds = last.seconds - first.seconds
+            remember(_steps(settings), device, voxels, {"seconds": seconds})
 
 
-def _preparation(settings: TrainSettings) -> _Part:
-    return _Part(f"training volumes {settings.start_settings.method}")
+def _preparation(settings: TrainSettings) -> str:
+    """Return the name of the preparation, by which its time is remembered."""
+    return f"training volumes {settings.start_settings.method}"
 
 
-def _steps(settings: TrainSettings) -> _Part:
-    return _Part(f"training steps {settings.architecture}")
+def _steps(settings: TrainSettings) -> str:
+    """Return the name of the training steps, by which their time is remembered."""
+    return f"training steps {settings.architecture}"
 
 
 def _volume_voxels(settings: TrainSettings, psf_shape: Shape) -> int:

@@ -39,11 +39,6 @@ class UsersView(QObject):
         self._shown: set[Layer] = set()  # by the user meanwhile
         self._followed: list[Layer] = []
 
-    @property
-    def is_left(self) -> bool:
-        """Whether the user's view is put aside."""
-        return self._saved is not None
-
     def leave(self) -> None:
         """Hide all layers, and show planes flat; does nothing if that is done already."""
         if self._saved is not None:
