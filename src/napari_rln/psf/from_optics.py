@@ -8,7 +8,7 @@ from napari_rln.core.limits import as_dict
 from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
-from napari_rln.psf.optics import Modality, Optics, as_words
+from napari_rln.psf.optics import MISSING, Modality, Optics, as_words
 
 _PER_CHANNEL = ("wavelength_um", "excitation_um")
 
@@ -150,21 +150,14 @@ def complete_optics(
     own = given.of_channel(channel)
     extra = {field: own[field] for field in ("depth_um", "sheet_fwhm_um") if field in own}
     whole = replace(stated, **{field: own[field] for field in own if field not in extra})
-    missing = {
-        "numerical aperture (`na`)": whole.na is None,
-        "emission wavelength (`wavelength_um`)": whole.emission_um is None,
-        "laser's wavelength (`excitation_um`)": whole.needs_laser,
-    }
-    if any(missing.values()):
-        lacking = " and ".join(what for what, is_missing in missing.items() if is_missing)
+    if not whole.is_known:
+        lacking = " and ".join(f"{MISSING[field]} (`{field}`)" for field in whole.missing)
         where = f"{name}, channel {channel}" + f" ({stated.channel})" * bool(stated.channel)
         raise RlnError(
             f"{where}: the PSF cannot be computed without the {lacking}, which the file does not "
             f"state; give it{otherwise}."
         )
-    settings, assumed = whole.microscope()
-    if "sheet_fwhm_um" in extra:
-        assumed = tuple(each for each in assumed if "light sheet" not in each)
+    settings, assumed = whole.microscope(extra.pop("sheet_fwhm_um", None))
     return CompletedOptics(
         settings=replace(settings, **extra),
         channel=stated.channel,

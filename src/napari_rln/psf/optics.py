@@ -48,8 +48,19 @@ class Optics:
 
     @property
     def is_known(self) -> bool:
-        """Whether the aperture is known, and the emission or what it follows from."""
-        return self.na is not None and self.emission_um is not None
+        """Whether nothing is missing for a PSF."""
+        return not self.missing
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Settings that a PSF needs and that neither follow from the file nor may be assumed."""
+        scanned = self.modality in ("confocal", "two-photon")
+        lacking = {
+            "na": self.na is None,
+            "wavelength_um": self.emission_um is None,
+            "excitation_um": scanned and self.excitation_um is None and self._laser() is None,
+        }
+        return tuple(name for name, is_missing in lacking.items() if is_missing)
 
     @property
     def emission_um(self) -> float | None:
@@ -58,20 +69,18 @@ class Optics:
         return known and known[0]
 
     @property
-    def needs_laser(self) -> bool:
-        """Whether a PSF needs the laser's wavelength, which neither file nor dye tells."""
-        scanned = self.modality in ("confocal", "two-photon")
-        return scanned and self.excitation_um is None and self._laser() is None
-
-    @property
     def stated(self) -> dict[str, Any]:
         """The settings of :class:`MicroscopeSettings` that the file states."""
         names = {field.name for field in dataclasses.fields(MicroscopeSettings)}
         values = as_dict(self).items()
         return {name: value for name, value in values if name in names and value is not None}
 
-    def microscope(self) -> tuple[MicroscopeSettings, tuple[str, ...]]:
+    def microscope(
+        self, sheet_fwhm_um: float | None = None
+    ) -> tuple[MicroscopeSettings, tuple[str, ...]]:
         """Return the microscope, and a sentence for everything that was assumed.
+
+        No file states the thickness of a light sheet; the user may.
 
         Raises :class:`RlnError` if the aperture or the wavelength is not known, or what the file
         states contradicts itself.
@@ -104,7 +113,9 @@ class Optics:
             )
         if settings["modality"] == "confocal" and self.pinhole_au is None:
             assumed.append("a pinhole of 1 Airy unit, as the file does not state it")
-        if settings["modality"] == "light-sheet":
+        if sheet_fwhm_um is not None:
+            settings["sheet_fwhm_um"] = sheet_fwhm_um
+        elif settings["modality"] == "light-sheet":
             thickness = MicroscopeSettings.sheet_fwhm_um
             assumed.append(f"a light sheet {thickness:g} µm thick, as the file does not state it")
         return MicroscopeSettings(**settings), tuple(assumed)
@@ -142,6 +153,13 @@ class Optics:
         return dye.excitation_um, f"that of {dye.name}, the name of the channel"
 
 
+MISSING = {
+    "na": "numerical aperture",
+    "wavelength_um": "emission wavelength",
+    "excitation_um": "laser's wavelength",
+}
+"""Words for :attr:`Optics.missing`."""
+
 _WORDS = {
     "modality": "{}",
     "na": "NA {:g}",
@@ -149,7 +167,7 @@ _WORDS = {
     "sample_index": "sample index {:g}",
     "wavelength_um": "emission {:.0f} nm",
     "excitation_um": "excitation {:.0f} nm",
-    "pinhole_au": "pinhole {:g} Airy units",
+    "pinhole_au": "pinhole {:.3g} Airy units",
     "depth_um": "{:g} µm below the coverslip",
     "sheet_fwhm_um": "light sheet {:g} µm thick",
 }

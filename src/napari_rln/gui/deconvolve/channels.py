@@ -114,7 +114,7 @@ def siblings(viewer: ViewerModel, image: Layer) -> list[Image]:
 def _is_known(layer: Layer | None) -> bool:
     """Return whether a layer's file states enough for a PSF."""
     optics = None if layer is None else optics_of(layer)
-    return optics is not None and optics.is_known and not optics.needs_laser
+    return optics is not None and optics.is_known
 
 
 def _short(name: str) -> str:

@@ -110,7 +110,7 @@ def _completed(layer: Layer) -> CompletedOptics | None:
     Raises :class:`RlnError` if the file contradicts itself.
     """
     optics = optics_of(layer)
-    if optics is None or not optics.is_known or optics.needs_laser:
+    if optics is None or not optics.is_known:
         return None
     return complete_optics(optics, GivenOptics(), name=layer.name)
 

@@ -10,15 +10,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.layers import optics_of
 from napari_rln.psf.dyes import Dye, dye_named
-from napari_rln.psf.optics import Optics
-
-_FORMS = {
-    "modality": "{}", "na": "NA {:g}", "immersion_index": "immersion index {:g}",
-    "sample_index": "sample index {:g}", "wavelength_um": "emission {:.0f} nm",
-    "excitation_um": "excitation {:.0f} nm", "pinhole_au": "pinhole {:.3g} Airy units",
-}  # fmt: skip
-_IN_NM = ("wavelength_um", "excitation_um")
-_NEEDS_LASER = ("confocal", "two-photon")
+from napari_rln.psf.optics import MISSING, as_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +47,7 @@ def file_optics(layer: Layer) -> FileOptics | None:
     try:
         settings, assumptions = optics.microscope()
     except RlnError as error:
-        missing = _missing(optics)
+        missing = " and ".join(f"the {MISSING[name]}" for name in optics.missing)
         rest = f"Not in the file: {missing}; type it here." if missing else f"But {error}"
     else:
         names = ["modality", "immersion_index", "wavelength_um"]
@@ -63,24 +55,8 @@ def file_optics(layer: Layer) -> FileOptics | None:
         assumed = {name: getattr(settings, name) for name in names if name not in stated}
         if assumptions:
             rest = f"Assumed: {'; '.join(assumptions)}."
-    found = ", ".join(_words(name, stated[name]) for name in _FORMS if name in stated)
-    text = with_labels(f"From {Path(layer.source.path or layer.name).name}: {found}. {rest}")
+    file = Path(layer.source.path or layer.name).name
+    text = with_labels(f"From {file}: {as_words(stated)}. {rest}")
     return FileOptics(
         stated=stated, assumed=assumed, dye=dye_named(optics.channel), text=text.strip()
     )
-
-
-def _words(name: str, value: Any) -> str:
-    return _FORMS[name].format(1000 * value if name in _IN_NM else value)
-
-
-def _missing(optics: Optics) -> str:
-    """Return the names of what a microscope needs and the file does not state."""
-    missing = []
-    if optics.na is None:
-        missing.append("the numerical aperture")
-    if optics.modality in _NEEDS_LASER and optics.excitation_um is None:
-        missing.append("the laser's wavelength")
-    if optics.na is not None and not optics.is_known:
-        missing.append("the emission wavelength")
-    return " and ".join(missing)
