@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.core.volume import Volume
 from napari_rln.gui.layers import OPTICS, record_of
-from napari_rln.gui.psf import from_microscope as microscope
+from napari_rln.gui.psf import microscope_page as microscope
 from napari_rln.io.volumes import read, write_channels
 from napari_rln.psf.measure import MeasureSettings, measure_psf
 from napari_rln.psf.optics import Optics

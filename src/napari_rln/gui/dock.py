@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from napari_rln.gui.compare.planes import leave_empty_plane, next_plane_with_structure
 from napari_rln.gui.compare.shortcuts import bind_shortcuts
+from napari_rln.gui.dropped_files import FileDrops
 from napari_rln.gui.layers import is_psf, optics_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.loading import are_loaded, load
@@ -122,7 +123,7 @@ class Dock(QWidget):
             page.result_finished.connect(lambda result: self.page(COMPARE).add_result(result))
             page.run_finished.connect(lambda: self.page(COMPARE).compare_new())
             page.image.changed.connect(self._look_at_image)
-            page.psf.dropped.connect(self._open_psf)
+            FileDrops(page.psf, self._open_psf)
             QTimer.singleShot(0, self._look_at_image)
             return page
         deconvolution = self.page(DECONVOLVE)

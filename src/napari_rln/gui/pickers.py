@@ -8,7 +8,6 @@ from magicgui.widgets import create_widget
 from napari.components import ViewerModel
 from napari.layers import Layer
 from qtpy.QtCore import Signal
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -21,7 +20,6 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
-from napari_rln.gui.dropped_files import dropped_file
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import LABEL, VoxelField
@@ -56,7 +54,6 @@ class LayerPicker(QWidget):
     """
 
     changed = Signal()
-    dropped = Signal(object)  # the path of a file, after :meth:`accept_files`
 
     def __init__(
         self,
@@ -110,22 +107,6 @@ class LayerPicker(QWidget):
         if self._combo.null_string != text:
             self._combo.null_string = text
             self._update()
-
-    def accept_files(self) -> None:
-        """Let the user drop a file here, which is reported."""
-        self.setAcceptDrops(True)
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Accept a single file."""
-        if dropped_file(event.mimeData()) is not None:
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        """Report a dropped file."""
-        path = dropped_file(event.mimeData())
-        if path is not None:
-            event.acceptProposedAction()
-            self.dropped.emit(path)
 
     @property
     def is_chosen_by_hand(self) -> bool:

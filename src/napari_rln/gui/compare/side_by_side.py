@@ -34,11 +34,6 @@ class SideBySide(QObject):
         follow(self, viewer.canvas.grid.events.enabled, self._on_grid)
         follow(self, viewer.layers.events.inserted, self._on_inserted)
 
-    @property
-    def is_shown(self) -> bool:
-        """Whether layers stand side by side."""
-        return self._is_shown
-
     def show(self, panels: Sequence[Sequence[Image]], *, keep_camera: bool = False) -> None:
         """Show panels of layers side by side, in the order of the layers in napari.
 

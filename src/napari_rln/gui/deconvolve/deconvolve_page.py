@@ -71,7 +71,6 @@ class DeconvolvePage(QWidget):
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
         self.psf = VolumePicker(napari_viewer, prefer=is_offered, optional="none")
         self.psf.setToolTip("<p>Choose the layer of the PSF, or drop its file here.</p>")
-        self.psf.accept_files()
         self.channels = Channels(napari_viewer)
         self.stated = StatedPsfs(napari_viewer, self.image, self.psf)
         tip = (

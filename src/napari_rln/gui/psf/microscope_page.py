@@ -24,7 +24,6 @@ from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.dye_choice import DyeChoice, excitation_um
 from napari_rln.gui.psf.file_optics import FileOptics, file_optics
-from napari_rln.gui.psf.from_microscope import name_of, psf_for
 from napari_rln.gui.psf.template_choice import TemplateChoice
 from napari_rln.gui.remembered import layer_key, remember, remembered
 from napari_rln.gui.runbar import RunBar
@@ -102,17 +101,17 @@ class MicroscopePage(QWidget):
         """
         settings = self.form.settings()
         image, voxel_um = self._grid()
+        planes = image.shape[0] if image else None
         name = name_of(settings)
-
         missing = self._file is not None and "na" not in self._file.settings
 
         def compute() -> Any:
             if missing:
                 warn(f"NA {settings.na:g} is not from the file; check that it is the objective's.")
-            return psf_for(image, settings) if image else compute_psf(settings, voxel_um, name=name)
+            return compute_psf(settings, voxel_um, planes=planes, name=name)
 
         remember(_KEY, as_dict(settings))
-        key = (settings, voxel_um, image.shape[0] if image else None)
+        key = (settings, voxel_um, planes)
         steps = one_step("computing", compute)
         self._jobs.add(BackgroundJob(name, steps, key=key, done=self.created.emit))
 
@@ -255,6 +254,13 @@ class MicroscopePage(QWidget):
         emission = _value(self.form.fields["wavelength_um"])
         fits = dye is not None and _same(dye.emission_um, emission)
         self.dyes.show_dye(dye if fits else None)
+
+
+def name_of(settings: MicroscopeSettings) -> str:
+    """Return the name of a microscope's PSF."""
+    if settings.modality == "gaussian":
+        return "PSF gaussian"
+    return f"PSF {settings.modality} NA {settings.na:g}"
 
 
 def _key_of(layer: Layer) -> str:

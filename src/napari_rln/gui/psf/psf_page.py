@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Image
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -22,7 +21,7 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments, psf_arguments
-from napari_rln.gui.dropped_files import dropped_file
+from napari_rln.gui.dropped_files import FileDrops
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
@@ -88,7 +87,7 @@ class PsfPage(QWidget):
         self.copy = CopyButton(lambda: [self._run()], self.bar.attempt)
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._lay_out()
-        self.setAcceptDrops(True)
+        FileDrops(self, self.open_file)
         self._timer.timeout.connect(self.examine)
         for page in (self.microscope, self.beads, self.opening):
             page.created.connect(self.add_psf)
@@ -172,18 +171,6 @@ class PsfPage(QWidget):
         steps = one_step("writing", lambda: write(psf.read(), path, replace=replace))
         note = f"The PSF is in {path}."
         self.jobs.add(BackgroundJob(f"Saving {path.name}", steps, key=path, end_note=note))
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Accept a file."""
-        if dropped_file(event.mimeData()) is not None:
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        """Open a dropped file as a PSF."""
-        path = dropped_file(event.mimeData())
-        if path is not None:
-            event.acceptProposedAction()
-            self.open_file(path)
 
     def open_file(self, path: Path) -> None:
         """Go to the tab of files, and open one as a PSF."""
