@@ -2,14 +2,13 @@
 
 import threading
 import time
-import traceback
 
 import pytest
 
 from napari_rln.core.errors import ComputeError, RlnError, warn
 from napari_rln.core.report import Report, duration
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update, streamed
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update, one_step, streamed
 from napari_rln.gui.runbar import RunBar
 
 
@@ -149,18 +148,24 @@ def test_a_job_is_paused_and_resumed(jobs, idle, qtbot):
     assert len(jobs.events) == 60
 
 
-def test_reports_do_not_pile_up_in_napari_s_progress(viewer, jobs, idle):
-    depths = []
-
-    def count(job, update):
-        frames = traceback.extract_stack()
-        depths.append(sum(frame.name == "_advance" for frame in frames))
-
-    jobs.reported.connect(count)
+def test_napari_is_busy_during_a_job_so_that_closing_it_asks(viewer, jobs, idle):
+    tasks = viewer.__wrapped__.window._task_status_manager
+    assert not tasks.is_busy()
     jobs.add(BackgroundJob("many", counting(400)))
+    assert tasks.is_busy()
     idle(jobs)
-    assert len(depths) == 400
-    assert max(depths) <= 1
+    assert not tasks.is_busy()
+
+
+def test_a_step_without_a_count_is_not_animated(viewer, jobs, idle, qtbot):
+    """An animated bar redraws the whole window 30 times a second."""
+    bar = RunBar(jobs, lambda: None)
+    qtbot.addWidget(bar)
+    found = []
+    jobs.reported.connect(lambda *_: found.append((bar.bar.maximum(), bar.bar.value())))
+    jobs.add(BackgroundJob("a", one_step("preparing", lambda: 1)))
+    idle(jobs)
+    assert found == [(1, 0)]
 
 
 def test_jobs_of_another_window_are_not_shown(jobs, idle, qtbot):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from napari.qt.threading import create_worker
+from napari.settings import get_plugin_settings
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QLabel, QTabWidget, QVBoxLayout, QWidget
 
@@ -197,7 +198,8 @@ class Dock(QWidget):
     def _on_loaded(self) -> None:
         self.is_loaded = True
         self._release_keys = self._bind_keys()
-        self._on_tab()
+        get_plugin_settings("napari-rln")  # napari looks through all packages at the first call
+        QTimer.singleShot(0, self._on_tab)  # once the window is drawn
 
     def _on_tab(self) -> None:
         if self.is_loaded:

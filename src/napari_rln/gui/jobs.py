@@ -55,7 +55,6 @@ class BackgroundJob:
     stopped: Callable[[str], None] = lambda reason: None  # called with "failed" or "cancelled"
     cancel_note: str = ""  # for the user after cancelling, such as what is kept
     end_note: str | None = None  # for the user at the end, none if it is plain; by default "done"
-    quiet: bool = False  # too short and frequent for napari's activity dock
     window: str = ""  # that shows its progress, where several share a queue
 
 
@@ -178,7 +177,6 @@ class JobQueue(QObject):
         self._worker: GeneratorWorker | None = None
         self._returned = False
         self._closed = False  # whether the dock was removed from its window
-        self._advancing = False  # while napari's progress bar processes other events
         self._release_timer = QTimer(self, singleShot=True, interval=_RELEASE_MS)
         self._release_timer.timeout.connect(self._release)
         if parent is not None:
@@ -237,12 +235,9 @@ class JobQueue(QObject):
         if self._worker is None and self.waiting:
             self.running = self.waiting.pop(0)
             self._returned = False
+            # Not in napari's activity dock, which redraws the whole window within each call.
             worker = create_worker(
-                guarded,
-                self.running.steps,
-                _worker_class=_Worker,
-                _progress=None if self.running.quiet else {"desc": self.running.title},
-                _start_thread=False,
+                guarded, self.running.steps, _worker_class=_Worker, _start_thread=False
             )
             worker.yielded.connect(self._on_yield)
             worker.returned.connect(self._on_return)
@@ -259,32 +254,13 @@ class JobQueue(QObject):
         # After cancelling nothing more is shown, not even an update that was already sent.
         if update is None or self._worker is None or self._worker.abort_requested:
             return
-        worker, began = self._worker, time.monotonic()
+        began = time.monotonic()
         self.reported.emit(self.running, update)
 
         def displayed() -> None:
             update.display_seconds = time.monotonic() - began
 
         QTimer.singleShot(0, displayed)  # after drawing, which Qt does when it is idle
-        if update.content is not None:  # the whole window is redrawn anyway
-            self._advance(worker, update.progress)  # last, as it processes other events
-
-    def _advance(self, worker: GeneratorWorker, progress: Progress) -> None:
-        """Show progress in napari's activity dock.
-
-        This processes all waiting events: the next update, which would come back here, a click on
-        Run or Cancel, the end of the job, the closing of the viewer.
-        """
-        bar = worker.pbar
-        if bar is None or self._advancing or worker.abort_requested:
-            return
-        self._advancing = True
-        try:
-            if bar.total != progress.total:
-                bar.total = progress.total
-            bar.update(progress.done - bar.n)
-        finally:
-            self._advancing = False
 
     def _on_return(self, result: Any) -> None:
         job = self.running

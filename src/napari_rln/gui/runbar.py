@@ -24,7 +24,6 @@ from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import commit_number
 from napari_rln.gui.theme import ERROR
 
-_SPINNER_SPEED = 5  # per cent: a few frames a second
 _MIN_PHASE_S = 1.0  # time in a phase before the time left is estimated
 
 
@@ -131,8 +130,7 @@ class RunBar(QWidget):
         self.pause_button.setVisible(self._can_pause and running)
         self.pause_button.setText("Resume" if self._jobs.paused else "Pause")
         if not running:
-            self.bar.setRange(0, 1)
-            self.bar.setValue(0)
+            self._show_count(0, 0)
             self._phase = ""
             if waiting and self._jobs.cancelling:
                 self.show_message("waiting for the last step of the cancelled job")
@@ -142,8 +140,7 @@ class RunBar(QWidget):
                 self.show_message(f"{self._jobs.running.title}: starting")
             elif any(job.window == self._window for job in self._jobs.waiting):
                 self.show_message(f"waiting for {self._jobs.running.title}")
-            self.bar.setRange(0, 0)
-            _slow_spinners(self.window())
+            self._show_count(0, 0)
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
         if not update.due or job.window != self._window:
@@ -152,13 +149,20 @@ class RunBar(QWidget):
         if progress.activity != self._phase:
             self._phase, self._phase_from = progress.activity, progress.done
             self._phase_began = time.monotonic()
-        self.bar.setRange(0, progress.total)
-        self.bar.setValue(progress.done)
+        self._show_count(progress.done, progress.total)
         count = f" {progress.done} of {progress.total}" if progress.total else ""
         left = self._seconds_left(progress)
         parts = [f"{job.title}: {progress.activity}{count}", progress.note]
         parts += [f"{duration(left)} left"] if left is not None else []
         self.show_message(", ".join(part for part in parts if part))
+
+    def _show_count(self, done: int, total: int) -> None:
+        """Show a count, or an empty bar without a total.
+
+        Qt would animate a bar without a total, and redraw the whole window 30 times a second.
+        """
+        self.bar.setRange(0, max(1, total))
+        self.bar.setValue(done if total else 0)
 
     def _seconds_left(self, progress: Progress) -> float | None:
         if progress.seconds_left is not None:
@@ -202,14 +206,3 @@ class RunBar(QWidget):
         box.setText("\n".join(text for text in (self.warning.text(), self._failure) if text))
         box.setDetailedText(self._details)
         box.open()
-
-
-def _slow_spinners(window: QWidget) -> None:
-    """Slow down the animations of a window, such as napari's activity spinner.
-
-    Every frame redraws the whole window. Without a graphics card that took 40 % of the time of two
-    cores (``benchmarks/gui.py``).
-    """
-    for label in window.findChildren(QLabel):
-        if label.movie() is not None:
-            label.movie().setSpeed(_SPINNER_SPEED)

@@ -53,7 +53,7 @@ class Costs(QLabel):
             return "\n".join(_line(name, needs) for name, needs in plan.items())
 
         if self.jobs.running is None:
-            self.jobs.add(BackgroundJob("needs", steps, done=self.setText, quiet=True))
+            self.jobs.add(BackgroundJob("needs", steps, done=self.setText))
         else:
             self._timer.start()
 

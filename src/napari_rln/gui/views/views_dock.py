@@ -128,7 +128,7 @@ class ViewsDock(QWidget):
                 if columns is self.columns:
                     self._show(columns, pictures, position)
 
-            self.drawings.add(BackgroundJob("planes", steps, done=done, quiet=True))
+            self.drawings.add(BackgroundJob("planes", steps, done=done))
         else:
             self._is_outdated = True
 
