@@ -124,9 +124,38 @@ def open_and_run(viewer: Any, stalls: Stalls) -> tuple[Any, list[list[str]]]:
             count = len(stalls.gaps) + 20
             until(lambda count=count: len(stalls.gaps) > count)
             row(f"go to the page {title}", watch)
+    rows += napari_alone(viewer, stalls)
     for layer in [*viewer.layers]:
         viewer.layers.remove(layer)
     return dock, rows
+
+
+def napari_alone(viewer: Any, stalls: Stalls) -> list[list[str]]:
+    """Do by napari alone what a run has to do; return rows of the table."""
+    layers, grid = [*viewer.layers], viewer.grid
+    grid.enabled = False
+
+    def add() -> None:
+        options = {"scale": layers[0].scale, "units": layers[0].units, "contrast_limits": (0, 1)}
+        viewer.add_image(layers[0].data.copy(), name="a layer", **options)
+
+    def side_by_side() -> None:
+        grid.shape, grid.enabled = (1, 2), True
+        for layer in viewer.layers:
+            layer.name_overlay.visible = True
+
+    rows = []
+    for name, do in (("a new layer", add), ("panels with names", side_by_side)):
+        watch = Watch()
+        with stalls.watched():
+            count = len(stalls.gaps) + 20
+            do()
+            until(lambda count=count: len(stalls.gaps) > count)
+            rows.append(
+                [f"napari alone: {name}", *str(watch).split("|"), f"{max(stalls.gaps):.0f}"]
+            )
+    grid.enabled = False
+    return rows
 
 
 def click(page: Any, dock: Any, viewer: Any, stalls: Stalls) -> dict[str, float]:

@@ -93,3 +93,21 @@ def test_a_line_without_noise_is_named(truth):
     dark = Calibration(camera=Camera(offset=1e6))
     with pytest.raises(RlnError, match="photons"):
         reconvolution_residual(truth, truth, truth, dark)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel"), [((12, 9, 7), (5, 4, 3)), ((6, 6, 6), (9, 13, 10)), ((1, 8, 8), (1, 3, 5))]
+)
+def test_voxels_that_miss_a_hundredth_of_the_psf_are_left_out(shape, kernel):
+    rng = np.random.default_rng(3)
+    psf = rng.random(kernel)
+    image = rng.poisson(100, shape).astype(np.float32)
+    found = reconvolution_residual(image, image, psf, Calibration()).inside
+    seen = np.zeros(shape)
+    for at in np.ndindex(*shape):
+        for offset in np.ndindex(*kernel):
+            source = [p - o + k // 2 for p, o, k in zip(at, offset, kernel, strict=True)]
+            if all(0 <= s < n for s, n in zip(source, shape, strict=True)):
+                seen[at] += psf[offset]
+    expected = seen >= 0.99 * psf.sum()
+    assert np.array_equal(found, expected if expected.mean() >= 0.1 else np.ones(shape, bool))

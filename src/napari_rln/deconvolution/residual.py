@@ -86,7 +86,9 @@ def reconvolution_residual(
     camera = calibration.camera
     x, y = fitted_pair(result, image)
     y = y - calibration.background
-    blurred, fraction = _blur(x, psf), _blur(np.ones_like(x), psf)
+    kernel = np.asarray(psf, np.float64)
+    kernel = kernel / kernel.sum()
+    blurred, fraction = _blur(x, kernel), _fraction_inside(kernel, x.shape)
     beyond: Float64Array | float = 0.0 if outside is None else np.asarray(outside, np.float64)
     inside = fraction >= INSIDE_FRACTION
     if inside.mean() < 0.1:
@@ -124,16 +126,28 @@ def reconvolution_residual(
     )
 
 
-def _blur(volume: Float64Array, psf: Array) -> Float64Array:
+def _blur(volume: Float64Array, kernel: Float64Array) -> Float64Array:
     """Return a volume blurred, with 0 outside."""
     # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
-    kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
+    kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
     # Not mode="same", whose size is that of the larger array.
-    full = fftconvolve(volume, kernel / kernel.sum(), mode="full")
+    full = fftconvolve(volume, kernel, mode="full")
     middle: Float64Array = full[
         tuple(slice(k // 2, k // 2 + n) for n, k in zip(volume.shape, kernel.shape, strict=True))
     ]
     return middle
+
+
+def _fraction_inside(kernel: Float64Array, shape: tuple[int, ...]) -> Float64Array:
+    """Return a volume of ones blurred: per voxel, the sum of the kernel inside the volume."""
+    sums = kernel
+    for axis, n in enumerate(shape):
+        k = kernel.shape[axis]
+        below = np.pad(sums.cumsum(axis), [(int(a == axis), 0) for a in range(sums.ndim)])
+        last = np.arange(n) + k // 2  # of the kernel's voxels at the lower edge of the volume
+        end, start = np.clip(last + 1, 0, k), np.clip(last + 1 - n, 0, k)
+        sums = below.take(end, axis) - below.take(start, axis)
+    return sums
 
 
 def residual_of(
