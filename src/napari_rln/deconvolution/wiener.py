@@ -92,8 +92,8 @@ class Wiener(Method):
     ----------
     noise_to_signal
         Ratio of the power of the noise to that of the object; ``auto``: the one with the least
-        error of the object, as estimated from the image's spectrum. Lower it for a sharper and noisier
-        result.
+        error of the object, as estimated from the spectrum of the image. Lower it for a sharper and
+        noisier result.
     clip
         Set negative values of the result to 0, which adds the light that they take away; kept, the
         result is linear in the image. Switch it on for programs that expect no negative values.
