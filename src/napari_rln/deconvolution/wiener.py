@@ -78,9 +78,9 @@ RATIOS: Float64Array = np.logspace(-7, 1, 161)
 """Noise-to-signal ratios from which auto chooses."""
 
 _WORK_BYTES, _VIEW_BYTES = 26, 8  # per voxel transformed and of the image; measured
-_CHOICE_BYTES = 36  # per voxel of the part by which the ratio is chosen; measured
+_CHOICE_BYTES = 30  # per voxel of the part by which the ratio is chosen; measured
 _DECADES, _BINS = 12, 5  # of |OTF|^2 below 1, and bins in each
-_FREQUENCIES = 100  # in a bin, about: fewer have a power by chance
+_FREQUENCIES = 30  # in a bin, about: the power of fewer is one of chance
 _TAIL = 1e-3  # fraction of the filter's absolute weights that a tile may lack
 
 
@@ -249,7 +249,7 @@ def best_ratio(view: PreparedView, part: tuple[slice, ...]) -> float:
     ]
     rows = [np.bincount(bins, (weight * values).ravel()) for values in columns]
     count = np.bincount(bins, weight.ravel())
-    # Bins that begin within the same hundred frequencies are one.
+    # Bins are joined up to that many frequencies.
     begins = (np.cumsum(count) - count) // _FREQUENCIES
     starts = np.flatnonzero(np.diff(begins, prepend=-1))
     sums = np.add.reduceat(np.stack([*rows, count]), starts, axis=1)
