@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage, signal
 
 import napari_rln as rln
-from napari_rln import cli
+from napari_rln import cli, samples
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import Calibration, Camera, calibrate
@@ -332,20 +332,73 @@ def test_voxels_that_were_not_measured_are_filled_from_beside():
 # Wiener: the ratio
 
 
-@pytest.mark.parametrize("photons", [30.0, 100.0, 300.0])
-def test_the_automatic_ratio_is_near_the_best(photons):
-    truth, image = _truth(photons, (16, 40, 40)), _noisy(photons, (16, 40, 40))
+def _excess(image, psf, truth):
+    """Return by which factor the error of a ratio exceeds the least, and the ratio of auto."""
 
     def error(ratio):
-        result = deconvolve(image, PSF, Wiener(noise_to_signal=ratio, background=5.0))
+        result = deconvolve(image, psf, Wiener(noise_to_signal=ratio, background=5.0))
         return np.square(result.data - truth).mean(), result.record.facts
 
-    chosen, facts = error("auto")
+    least = min(error(float(ratio))[0] for ratio in np.logspace(-5, 0, 26))
+    facts = error("auto")[1]
     assert facts["noise_to_signal_from"] == "estimated"
-    best = min(error(float(ratio))[0] for ratio in np.logspace(-5, 0, 26))
-    assert chosen < 1.12 * best
+    return lambda ratio: error(ratio)[0] / least, facts["noise_to_signal"]
+
+
+@pytest.mark.parametrize("photons", [30.0, 300.0, 3000.0, 30000.0])
+def test_the_automatic_ratio_is_near_the_best(photons):
+    truth, image = _truth(photons, (16, 40, 40)), _noisy(photons, (16, 40, 40))
+    excess, ratio = _excess(image, PSF, truth)
+    assert excess(ratio) < 1.12
     for factor in (0.1, 10):  # the choice matters
-        assert error(factor * facts["noise_to_signal"])[0] > 1.25 * best
+        assert excess(factor * ratio) > 1.25
+
+
+@pytest.mark.parametrize("photons", [300.0, 3000.0, 30000.0])
+def test_no_photons_make_up_for_a_psf_that_is_not_exact(photons):
+    truth, image = _truth(photons, (16, 40, 40)), _noisy(photons, (16, 40, 40))
+    wide = phantoms.gaussian_psf((11, 9, 9), (1.98, 1.43, 1.43))
+    excess, ratio = _excess(image, wide, truth)
+    assert excess(ratio) < 1.6
+    assert excess(1e-5) > 10
+
+
+@pytest.mark.parametrize("photons", [300.0, 30000.0])
+def test_light_from_beyond_the_border_is_no_signal(photons):
+    truth = phantoms.spots((32, 80, 80), count=60)
+    truth *= photons / signal.fftconvolve(truth, PSF.data, mode="same").max()
+    image = phantoms.noisy_image(truth, PSF, background=5.0)
+    inner = slice(8, 24), slice(20, 60), slice(20, 60)
+    cut = image.with_data(np.ascontiguousarray(image.data[inner]))
+    excess, ratio = _excess(cut, PSF, truth[inner])
+    assert excess(ratio) < 1.5
+
+
+def test_the_bead_is_explained_better_than_by_its_raw_image():
+    # So many photons that the error of the published PSF outweighs their noise.
+    image, psf = samples.bead(), rln.psf.prepare_psf(samples.bead_psf())
+    result = deconvolve(image, psf, Wiener())
+    facts = result.record.facts
+    assert 3e-4 < facts["noise_to_signal"] < 1e-2
+    raw = image.with_data(image.data - np.float32(facts["background"]))
+    chi2 = [rln.check(image, each, psf).chi2 for each in (result, raw)]
+    assert chi2[0] < 0.5 * chi2[1]
+    middle = result.data[:, 31, :]
+    assert middle[31, 31] < 0.5 * middle.max()  # it is hollow
+
+
+def test_the_nucleus_agrees_with_its_confocal_image_as_well_as_with_any_ratio():
+    image, psf = samples.nucleus(), samples.nucleus_psf()
+    box = slice(8, 36), slice(20, 115), slice(15, 110)
+    confocal = samples.nucleus_confocal().data[box]
+    inside = confocal > 3000
+
+    def agreement(ratio):
+        result = deconvolve(image, psf, Wiener(noise_to_signal=ratio)).data[box]
+        return np.corrcoef(result[inside], confocal[inside])[0, 1]
+
+    best = max(agreement(ratio) for ratio in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2))
+    assert agreement("auto") > 0.98 * best
 
 
 def test_noisier_images_get_larger_ratios_whatever_their_units():

@@ -9,10 +9,19 @@ which is the linear filter of least squared error for an object whose spectrum i
 ``1 + r`` keeps its light.
 
 The ratio is chosen for the image. The squared error of the *object* is a quadratic function of the
-filter, and is estimated without bias from the spectrum of the image and that of its noise, known
-from the photons (Mallows, Technometrics 15, 661, 1973; Stein, Annals of Statistics 9, 1135, 1981).
+filter, and is estimated without bias from the spectrum of the image, once it is known how much of
+that is signal (Mallows, Technometrics 15, 661, 1973; Stein, Annals of Statistics 9, 1135, 1981).
 Cross-validation would need no noise, but predicts the blurred image, whose error hardly depends on
 the ratio.
+
+The noise of the photons does not answer that. A PSF that is not exact, and light from beyond the
+borders, leave power where the microscope transmits next to nothing. Taken for signal, it is that
+of an enormous object, which the smallest ratio would restore. So a property of objects is used:
+the power in natural images falls with frequency (Field, J. Opt. Soc. Am. A 4, 2379, 1987), as the
+transmission does. A frequency that is transmitted less therefore holds no more of the object; the
+power beyond that is noise, whatever its cause. Noise in turn is at least as strong where more is
+transmitted, as an error of the PSF is: it is the least-squares fit of such an order to that power
+(Barlow et al., Statistical Inference under Order Restrictions, Wiley 1972).
 """
 
 import math
@@ -20,13 +29,14 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 import torch
 from scipy import ndimage
+from scipy.optimize import isotonic_regression
 
 from napari_rln.core.device import computing, to_numpy
 from napari_rln.core.errors import RlnError
@@ -68,11 +78,9 @@ RATIOS: Float64Array = np.logspace(-7, 1, 161)
 """Noise-to-signal ratios from which auto chooses."""
 
 _WORK_BYTES, _VIEW_BYTES = 26, 8  # per voxel transformed and of the image; measured
-_CHOICE_BYTES = 48  # per voxel of the part by which the ratio is chosen; measured
-_DECADES, _BINS = 12, 100  # of |OTF|^2 below 1, and bins in each
-# |OTF|^2 below which the error counts less: there an error of the noise's power outweighs all.
-_LEAST_SQUARED = 1e-3
-_LEAST_TAPERED = 4  # voxels of an axis
+_CHOICE_BYTES = 30  # per voxel of the part by which the ratio is chosen; measured
+_DECADES, _BINS = 12, 5  # of |OTF|^2 below 1, and bins in each
+_FREQUENCIES = 30  # in a bin, about: the power of fewer is one of chance
 _TAIL = 1e-3  # fraction of the filter's absolute weights that a tile may lack
 
 
@@ -84,8 +92,8 @@ class Wiener(Method):
     ----------
     noise_to_signal
         Ratio of the power of the noise to that of the object; ``auto``: the one with the least
-        error of the object, as estimated from the photon noise. Lower it for a sharper and noisier
-        result.
+        error of the object, as estimated from the spectrum of the image. Lower it for a sharper and
+        noisier result.
     clip
         Set negative values of the result to 0, which adds the light that they take away; kept, the
         result is linear in the image. Switch it on for programs that expect no negative values.
@@ -209,15 +217,12 @@ def wiener_filter(blur: Convolution, ratio: float) -> torch.Tensor:
 def best_ratio(view: PreparedView, part: tuple[slice, ...]) -> float:
     """Return the noise-to-signal ratio with the least error of the object, estimated in a part.
 
-    With the spectra ``S`` of the blurred object and ``N`` of the noise, the filter
+    With the power ``P`` of the image and ``S`` of the blurred object, the filter
     ``(1 + r) conj(H) / D`` and ``D = |H|^2 + r``, the squared error of the object at a frequency is
 
-        (1 + r)^2 |H|^2 (S + N) / D^2 - 2 (1 + r) S / D
+        (1 + r)^2 |H|^2 P / D^2 - 2 (1 + r) S / D
 
-    but for a constant. Frequencies are weighted by their transmission. ``S`` is the spectrum of the
-    image minus ``N``, and would contain what its borders make of it: light leaks to frequencies
-    without any. Two ways against it leave different remains, which lower the ratio; so the
-    larger of both is taken.
+    but for a constant.
     """
     assert view.psf is not None
     calibration = view.calibration
@@ -226,41 +231,52 @@ def best_ratio(view: PreparedView, part: tuple[slice, ...]) -> float:
     if view.mask is not None:
         light *= view.mask[part]
         photons = photons * view.mask[part]
-    squared = np.square(transmission(view.psf.data, photons.shape))
+    squared = np.square(transmission(view.psf.data, photons.shape)).clip(10.0**-_DECADES, 1)
     # In a real transform each frequency but the first and the last stands for two.
-    weight = 2 * squared / (squared + np.float32(_LEAST_SQUARED))
-    weight[:, :, 0] /= 2
+    weight = np.full_like(squared, 2)
+    weight[:, :, 0] = 1
     if photons.shape[2] % 2 == 0:
-        weight[:, :, -1] /= 2
+        weight[:, :, -1] = 1
     weight[0, 0, 0] = 0  # a constant belongs to the background
-    spectrum = calibration.spectrum
     # The error depends on the frequency by |H|^2 alone.
-    depth = -np.log10(squared.clip(10.0**-_DECADES, 1)) * _BINS
-    bins = depth.astype(np.int32).ravel()
-    coloured = weight if spectrum.white else weight * spectrum.powers(photons.shape)
-    noise = np.bincount(bins, coloured.ravel()) * float(photons.sum(dtype=np.float64))
-    transmitted = 10.0 ** (-(np.arange(len(noise)) + 0.5) / _BINS)
+    bins = (-np.log10(squared) * _BINS).astype(np.int32).ravel()
+
+    spectrum = calibration.spectrum
+    columns: list[FloatArray] = [
+        squared,
+        np.square(np.abs(_periodic(light))),
+        np.ones_like(squared) if spectrum.white else spectrum.powers(light.shape),
+    ]
+    rows = [np.bincount(bins, (weight * values).ravel()) for values in columns]
+    count = np.bincount(bins, weight.ravel())
+    # Bins are joined up to that many frequencies.
+    begins = (np.cumsum(count) - count) // _FREQUENCIES
+    starts = np.flatnonzero(np.diff(begins, prepend=-1))
+    sums = np.add.reduceat(np.stack([*rows, count]), starts, axis=1)
+    passed, power, coloured, count = sums[:, sums[-1] > 0]
+    signal = _signal(passed, power, coloured, float(photons.sum(dtype=np.float64)))
+    transmitted = passed / count
     gain = (1 + RATIOS[:, None]) / (transmitted + RATIOS[:, None])
-    ratios = []
-    for transform, share in (
-        _periodic(light),
-        _tapered(light, photons * np.float32(spectrum.variance_ratio)),
-    ):
-        power = np.bincount(bins, (weight * np.square(np.abs(transform))).ravel())
-        signal = (power - share.noise * noise) / share.signal
-        error = gain**2 * transmitted * (signal + noise) - 2 * gain * signal
-        ratios.append(float(RATIOS[error.sum(axis=1).argmin()]))
-    return max(ratios)
+    error = gain**2 * transmitted * power - 2 * gain * signal
+    return float(RATIOS[error.sum(axis=1).argmin()])
 
 
-class _Share(NamedTuple):
-    """Fractions of the power of signal and noise in a transform."""
+def _signal(
+    passed: Float64Array, power: Float64Array, coloured: Float64Array, photons: float
+) -> Float64Array:
+    """Return the power of the blurred object in bins of falling transmission, see the module.
 
-    signal: float
-    noise: float
+    ``passed`` is the sum of ``|H|^2`` in each bin, ``power`` that of the image, and ``coloured``
+    that of the noise of one photon, of which the image has ``photons``.
+    """
+    objects = np.minimum.accumulate(np.maximum(power - photons * coloured, 0) / passed)
+    most = objects * passed
+    noise = isotonic_regression((power - most) / coloured, weights=coloured, increasing=False).x
+    signal: Float64Array = np.clip(power - noise * coloured, 0, most)
+    return signal
 
 
-def _periodic(light: FloatArray) -> tuple[ComplexArray, _Share]:
+def _periodic(light: FloatArray) -> ComplexArray:
     """Return the transform of an image without the steps between opposite borders.
 
     The periodic component of Moisan, Journal of Mathematical Imaging and Vision 39, 161, 2011.
@@ -280,28 +296,8 @@ def _periodic(light: FloatArray) -> tuple[ComplexArray, _Share]:
     curvature[0, 0, 0] = -1  # there the steps sum up to 0
     threads = torch.get_num_threads()
     smooth = scipy.fft.rfftn(steps, workers=threads) / curvature
-    return scipy.fft.rfftn(light, workers=threads) - smooth, _Share(1.0, 1.0)
-
-
-def _tapered(light: FloatArray, variance: FloatArray) -> tuple[ComplexArray, _Share]:
-    """Return the transform of an image that is faded out towards its borders."""
-    window = np.ones((1, 1, 1), np.float32)
-    for axis, n in enumerate(light.shape):
-        if n >= _LEAST_TAPERED:
-            fade = np.sin(np.pi * (np.arange(n) + 0.5) / n).astype(np.float32) ** 2
-            window = window * np.expand_dims(fade, [a for a in range(3) if a != axis])
-    faded = light * window
-
-    def sum_of(values: FloatArray) -> float:
-        return float(values.sum(dtype=np.float64))
-
-    noise, faded_noise = sum_of(variance), sum_of(variance * window**2)
-    signal, faded_signal = sum_of(light**2) - noise, sum_of(faded**2) - faded_noise
-    transform = scipy.fft.rfftn(faded, workers=torch.get_num_threads())
-    return transform, _Share(
-        signal=faded_signal / signal if 0 < faded_signal < signal else 1.0,
-        noise=faded_noise / noise if noise > 0 else 1.0,
-    )
+    periodic: ComplexArray = scipy.fft.rfftn(light, workers=threads) - smooth
+    return periodic
 
 
 class WienerTiles(TileStage):
