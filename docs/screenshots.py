@@ -166,8 +166,8 @@ def tour_of_batch(folder: Path) -> None:
     session.open_dock()
     page = session.page("Deconvolve")
     page.psf.layer, page.image.layer = viewer.layers["psf"], viewer.layers["well-0"]
-    page.batch_button.click()
-    batch = page.batch
+    page.windows.batch_button.click()
+    batch = page.windows.batch
     batch.inputs.clear()
     batch.folder.line.setText(str(images))
     batch.add(*(str(images / f"well-{number}.ome.tif") for number in range(4)))

@@ -20,7 +20,7 @@ from napari_rln.core.record import Record
 from napari_rln.engine.job import Job
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve import chosen_method
-from napari_rln.gui.deconvolve.method_list import iterations_in
+from napari_rln.gui.deconvolve.method_row import iterations_in
 from napari_rln.gui.deconvolve.region import DRAWN, VISIBLE, WHOLE
 from napari_rln.gui.layers import DISPLAY_ONLY, KEY, layer_data, record_of
 from napari_rln.networks.architectures.care import Care, CareSettings
@@ -305,7 +305,7 @@ def test_cancelling_the_search_for_the_stop_keeps_the_displayed_estimate(dock, i
     assert 0 < facts["iterations"] <= iteration
     assert "fraction of the photons" in facts["estimated_from"]
     np.testing.assert_array_equal(layer.data, data)
-    assert layer not in dock.compare.layers()  # it is no result
+    assert layer not in dock.compare.layers()  # it says too little
 
 
 def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
@@ -332,7 +332,8 @@ def test_a_failure_is_shown_once(dock, idle, monkeypatch):
     idle(dock.jobs)
     said = [label.text() for label in dock.findChildren(QLabel) if "go together" in label.text()]
     assert said == ["Cells · RLD: Total variation and Most iterations do not go together."]
-    said = [label for label in dock.batch.findChildren(QLabel) if "go together" in label.text()]
+    labels = dock.windows.batch.findChildren(QLabel)
+    said = [label for label in labels if "go together" in label.text()]
     assert not said
     notification_manager.notification_ready.disconnect(notified.append)
     assert not notified
@@ -601,5 +602,10 @@ def test_clicks_while_napari_shows_progress_do_no_harm(dock, idle, qtbot, click)
         assert [layer.name for layer in dock.compare.layers()] == ["cells · RLD 600"]
     else:
         assert any("cancelled" in layer.name for layer in viewer.layers)
-    if click == "cancel":
-        assert not dock.compare.layers()
+    if click == "cancel":  # what was reached is compared like the results of complete runs
+        [layer] = dock.compare.layers()
+        name = layer.name
+        assert name == f"cells · RLD {record_of(layer).facts['iterations']} (cancelled)"
+        assert [row.name for row in dock.compare.table.comparison.rows] == ["cells", name]
+        dock.compare.browser.slider.setValue(0)
+        assert layer.name == "cells · RLD 1"

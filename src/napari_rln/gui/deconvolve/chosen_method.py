@@ -10,6 +10,7 @@ from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
 from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm
 from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
@@ -125,15 +126,23 @@ class Inputs:
         key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
         return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
 
-    def deconvolve(self, chosen: ChosenMethod, shared: Shared) -> Steps[Volume]:
-        """Yield updates of a deconvolution in memory; return its result."""
+    def deconvolve(
+        self, chosen: ChosenMethod, shared: Shared, hashes: dict[str, str]
+    ) -> Steps[Volume]:
+        """Yield updates of a deconvolution in memory; return its result.
+
+        ``hashes`` gets those of the inputs, as in a record, once they are read.
+        """
         yield Update(Progress(activity="reading the image"))
-        image = self.image.read()
+        image = check_image(self.image.read(), chosen.method.negatives)
+        hashes["image"] = image.hash
         if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
             yield Update(Progress(activity="computing the PSF"))
             self.psf.read()
         yield Update(Progress(activity="preparing the PSF"))
         psf = self.fitted_psf(image, shared)
+        if psf is not None:
+            hashes["psf"] = psf.hash
         yield Update(Progress(activity="measuring background and noise"))
         steps = deconvolve_iter(image, psf, chosen.method, tile=chosen.tile, shared=shared)
         return (yield from chosen.updates(steps, image.shape))

@@ -160,7 +160,7 @@ class MicroscopePage(QWidget):
         self._on_change()
 
     def _use_dye(self, dye: Dye) -> None:
-        excitation = excitation_um(dye, self.form.fields["modality"].value)
+        excitation = excitation_um(dye, self.form.value("modality"))
         changed = {"wavelength_um": dye.emission_um}
         if excitation is not None:
             changed["excitation_um"] = excitation
@@ -181,8 +181,7 @@ class MicroscopePage(QWidget):
         """Show values, which are not remembered as the user's."""
         self._is_filling = True
         try:
-            for name, value in values.items():
-                self.form.fields[name].value = value
+            self.form.show_values(values)
         finally:
             self._is_filling = False
 
@@ -196,8 +195,7 @@ class MicroscopePage(QWidget):
 
     def _excite(self) -> None:
         """Fill in the dye's excitation where the type of microscope needs another one."""
-        fields, dye = self.form.fields, self.dyes.dye
-        modality, now = fields["modality"].value, _value(fields["excitation_um"])
+        modality, now, dye = self._value("modality"), self._value("excitation_um"), self.dyes.dye
         needed = None if dye is None else excitation_um(dye, modality)
         if dye is None or needed is None:
             return
@@ -229,8 +227,8 @@ class MicroscopePage(QWidget):
 
     def _refresh(self) -> None:
         """Show the rows of the type of microscope, and where the values are from."""
-        shown = {name: _value(field) for name, field in self.form.fields.items()}
-        modality = self.form.fields["modality"].value
+        shown = {name: self._value(name) for name in self.form.fields}
+        modality = self.form.value("modality")
         self.form.show_only(("modality", *_ROWS[modality]))
         self.form.show_row(self.dyes, modality != "gaussian")
         self.form.show_row(self.voxel, self._image.layer is None)
@@ -249,9 +247,16 @@ class MicroscopePage(QWidget):
         self.source.setText("" if file is None else file.text + (_AGAIN if differs else ""))
         self.source.setVisible(file is not None)
 
+    def _value(self, name: str) -> Any:
+        """Return the value of a field; None if it is invalid."""
+        try:
+            return self.form.value(name)
+        except RlnError:
+            return None
+
     def _show_dye(self, dye: Dye | None) -> None:
         """Show a dye if the emission is that of the dye, else none."""
-        emission = _value(self.form.fields["wavelength_um"])
+        emission = self._value("wavelength_um")
         fits = dye is not None and _same(dye.emission_um, emission)
         self.dyes.show_dye(dye if fits else None)
 
@@ -265,14 +270,6 @@ def name_of(settings: MicroscopeSettings) -> str:
 
 def _key_of(layer: Layer) -> str:
     return f"{_KEY} of {layer_key(layer)}"
-
-
-def _value(field: Any) -> Any:
-    """Return the value of a field; None if it is invalid."""
-    try:
-        return field.value
-    except RlnError:
-        return None
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -1,6 +1,7 @@
 """The dock that computes, examines and repairs point spread functions."""
 
 import dataclasses
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments, psf_arguments
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.dropped_files import FileDrops
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.help_button import HelpButton
@@ -64,8 +66,6 @@ class PsfPage(QWidget):
         self.bar.run_button.setVisible(False)  # each page has its own
         self.image = VolumePicker(napari_viewer, prefer=is_raw, optional="none")
         self.microscope = MicroscopePage(self.image, self.jobs, self.bar)
-        self.beads = BeadsPage(napari_viewer, self.jobs, self.bar)
-        self.opening = FilePage(self.jobs, self.bar)
         self.pages, self._box = StackedPages(), QGroupBox("PSF")
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
         tip = (
@@ -89,8 +89,7 @@ class PsfPage(QWidget):
         self._lay_out()
         FileDrops(self, self.open_file)
         self._timer.timeout.connect(self.examine)
-        for page in (self.microscope, self.beads, self.opening):
-            page.created.connect(self.add_psf)
+        self.microscope.created.connect(self.add_psf)
         for changed in (self.image.changed, self.psf.changed, self.check_optics.toggled):
             changed.connect(self._examine_soon)
         self.microscope.form.changed.connect(self._on_optics)
@@ -99,6 +98,20 @@ class PsfPage(QWidget):
         self.save_button.clicked.connect(lambda: self.bar.attempt(self.save))
         self.examinations.failed.connect(lambda _, failure: self._show_message(failure.message))
         self.examine()
+
+    @cached_property
+    def beads(self) -> BeadsPage:
+        """The tab that measures a PSF from beads."""
+        page = BeadsPage(self._viewer, self.jobs, self.bar)
+        page.created.connect(self.add_psf)
+        return page
+
+    @cached_property
+    def opening(self) -> FilePage:
+        """The tab that opens a file."""
+        page = FilePage(self.jobs, self.bar)
+        page.created.connect(self.add_psf)
+        return page
 
     @property
     def is_busy(self) -> bool:
@@ -246,8 +259,16 @@ class PsfPage(QWidget):
                 self.microscope,
                 "Compute the PSF from the data of the microscope.",
             ),
-            ("From beads", self.beads, "Measure the PSF in a stack of small beads."),
-            ("From a file", self.opening, "Open the PSF from a file, or drop the file here."),
+            (
+                "From beads",
+                Deferred(lambda: self.beads),
+                "Measure the PSF in a stack of small beads.",
+            ),
+            (
+                "From a file",
+                Deferred(lambda: self.opening),
+                "Open the PSF from a file, or drop the file here.",
+            ),
         ):
             self.pages.add(title, page)
             self.pages.tabs.setTabToolTip(self.pages.tabs.count() - 1, f"<p>{tip}</p>")

@@ -230,7 +230,10 @@ class TrainingForm(QWidget):
         self._show_budget()
 
     def _show_budget(self) -> None:
-        by_minutes = self.training.fields["steps"].is_keyword
+        try:
+            by_minutes = self.training.value("steps") is None
+        except RlnError:  # invalid, and marked so
+            by_minutes = False
         self.training.show_only(("minutes",) if by_minutes else ())
         self.show_time()
 
