@@ -24,6 +24,14 @@ _WAVELENGTHS = ("wavelength_um", "excitation_um")  # in nm, as on a filter
 # A setting in a message, alone or with a value; a value in the text of a tooltip.
 _NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)(?:=([^`]+))?`")
 _MICROMETRES = re.compile(r"(?<=[\d)] )um\b")  # in messages of the core, for any terminal
+# A command in a message, and the place of the window that does the same.
+_COMMAND = re.compile(r"\(`napari-rln ([a-z ]+)`\)")
+_PLACES = {
+    "dual": "as the second view on the page Deconvolve, under More",
+    "psf measure": "on the page PSF, under From beads",
+    "psf repair": "on the page PSF, with Repair",
+    "train": "on the page Train",
+}
 _LITERAL = re.compile(r"``([^`]+)``")
 _NAMES = {name.lower(): name for name in ("PSF", "NA", "TV", "SNR", "DPI", "FWHM")}
 # Labels of settings, and words for their values, by name: those of docks, and of every form made so
@@ -222,7 +230,8 @@ def tooltips(kind: type[Any]) -> dict[str, str]:
 def with_labels(message: str) -> str:
     """Return a message with labels in place of the names of settings in backticks.
 
-    Values after an equals sign are in the words of forms, and micrometres have their sign.
+    A command in backticks and brackets becomes the page of the window that does the same. Values
+    after an equals sign are in the words of forms, and micrometres have their sign.
     """
 
     def label(match: re.Match[str]) -> str:
@@ -230,4 +239,5 @@ def with_labels(message: str) -> str:
         text = _LABELS.get(name, name.replace("_", " "))
         return text if value is None else f"{text}: {_WORDS.get(name, {}).get(value, value)}"
 
+    message = _COMMAND.sub(lambda match: _PLACES.get(match[1], match[0]), message)
     return _MICROMETRES.sub("\N{MICRO SIGN}m", _NAMED.sub(label, message))

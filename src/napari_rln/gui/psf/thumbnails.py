@@ -2,7 +2,6 @@
 
 import html
 import math
-import re
 from functools import cached_property
 
 from napari.components import ViewerModel
@@ -10,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.gui.deferred import Deferred
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pictures import MICROMETRE
 from napari_rln.gui.psf.psf_pictures import PsfPictures
@@ -23,7 +23,6 @@ _COLOURS: dict[Severity, tuple[str, str]] = {
     "warning": (WARNING, "\N{BLACK UP-POINTING TRIANGLE}"),
     "error": (ERROR, "\N{MULTIPLICATION X}"),
 }
-_UM = re.compile(r"\bum\b")  # in the messages of the core
 
 
 class Thumbnails(QWidget):
@@ -93,7 +92,7 @@ def _as_html(findings: tuple[Finding, ...]) -> str:
     rows, order = [], [*_COLOURS]
     for finding in sorted(findings, key=lambda finding: -order.index(finding.severity)):
         colour, symbol = _COLOURS[finding.severity]
-        text = html.escape(_UM.sub(MICROMETRE, finding.message), quote=False)
+        text = html.escape(with_labels(finding.message), quote=False)
         if finding.severity != "ok":
             text = f"<b>{finding.check.capitalize()}.</b> {text}"
         symbol = f'<td style="color: {colour}; padding-right: 6px">{symbol}</td>'
