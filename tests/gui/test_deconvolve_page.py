@@ -331,7 +331,7 @@ def test_a_failure_is_shown_once(dock, idle, monkeypatch):
     dock.bar.run_button.click()
     idle(dock.jobs)
     said = [label.text() for label in dock.findChildren(QLabel) if "go together" in label.text()]
-    assert said == ["Cells · RLD: Total variation and Most iterations do not go together."]
+    assert said == ["cells · RLD: Total variation and Most iterations do not go together."]
     labels = dock.windows.batch.findChildren(QLabel)
     said = [label for label in labels if "go together" in label.text()]
     assert not said

@@ -232,6 +232,8 @@ class DeconvolvePage(QWidget):
             self.destination.changed, self.methods.changed, self.channels.changed,
         ):  # fmt: skip
             changed.connect(self.costs.refresh)
+            changed.connect(self.bar.forget_refusal)
+        self.image.changed.connect(self.bar.forget)
         self.stated.page_requested.connect(self.page_requested)
         self.compare_button.clicked.connect(lambda: self.page_requested.emit("Compare"))
         self.history.use_requested.connect(self._use)

@@ -37,7 +37,7 @@ from napari_rln.gui.psf.microscope_page import MicroscopePage
 from napari_rln.gui.psf.psf_pictures import PsfPictures, psf_pictures
 from napari_rln.gui.psf.repairs import Repairs
 from napari_rln.gui.psf.thumbnails import Thumbnails
-from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.runbar import RunBar, as_sentence
 from napari_rln.io.paths import check_tiff_output
 from napari_rln.io.volumes import write
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -93,6 +93,8 @@ class PsfPage(QWidget):
         for changed in (self.image.changed, self.psf.changed, self.check_optics.toggled):
             changed.connect(self._examine_soon)
         self.microscope.form.changed.connect(self._on_optics)
+        self.microscope.form.changed.connect(self.bar.forget_refusal)
+        self.image.changed.connect(self.bar.forget)
         self.repair_button.clicked.connect(lambda: self.bar.attempt(self.repair))
         self.all_button.clicked.connect(self._repair_all)
         self.save_button.clicked.connect(lambda: self.bar.attempt(self.save))
@@ -249,8 +251,7 @@ class PsfPage(QWidget):
 
     def _show_message(self, message: str) -> None:
         self.repair_part.setVisible(False)
-        message = with_labels(message)
-        self.thumbnails.clear(f"{message[:1].upper()}{message[1:]}")
+        self.thumbnails.clear(as_sentence(with_labels(message)))
 
     def _lay_out(self) -> None:
         for title, page, tip in (
