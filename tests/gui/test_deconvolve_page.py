@@ -319,6 +319,16 @@ def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
     assert dock.window().focusWidget() is dock.image.box
 
 
+def test_an_image_in_colours_is_refused_before_its_voxel_size_is_asked_for(dock):
+    dock.viewer.add_image(np.zeros((4, 16, 16, 3), np.uint8), rgb=True, name="photo")
+    dock.image.layer = dock.viewer.layers["photo"]
+    dock.bar.run_button.click()
+    assert dock.bar.message.text().startswith("photo is an RGB image; split it")
+    assert dock.window().focusWidget() is dock.image.box
+    dock.image.layer = dock.viewer.layers["cells"]
+    assert not dock.bar.message.text()  # it applies no longer
+
+
 def test_a_failure_is_shown_once(dock, idle, monkeypatch):
     def failing(*_, **__):
         yield from ()
