@@ -510,7 +510,7 @@ def test_iterations_to_keep_are_whole_numbers():
 def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
     qtbot.waitUntil(lambda: "RLN universal: " in dock.costs.text(), timeout=60_000)
     size = r"\d[\d.]* GB"
-    assert re.fullmatch(f"RLD: {size}\nRLN universal: {size}", dock.costs.text())
+    assert re.fullmatch(f"RLD, 10 iterations: {size}\nRLN universal: {size}", dock.costs.text())
     dock.copy.copy_command()
     text = QApplication.clipboard().text()
     notes = [line for line in text.splitlines() if line.startswith("#")]
@@ -531,7 +531,10 @@ def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
     dock.bar.run_button.click()
     idle(dock.jobs)
     qtbot.waitUntil(lambda: " s, " in dock.costs.text(), timeout=60_000)
-    assert re.fullmatch(f"RLD: .* s, {size}", dock.costs.text())
+    assert re.fullmatch(f"RLD, 10 iterations: .* s, {size}", dock.costs.text())
+    dock.methods.rows[0].form.fields["iterations"].value = "auto"
+    most = "RLD, 100 iterations at most: "
+    qtbot.waitUntil(lambda: dock.costs.text().startswith(most), timeout=60_000)
     dock.psf.layer = None
     qtbot.waitUntil(lambda: dock.costs.text() == "", timeout=10_000)
     idle(dock.costs.jobs)

@@ -430,6 +430,10 @@ def test_a_psf_is_dropped_chosen_among_channels_and_saved(
     saved = read(tmp_path / "mine, NA 1.4.ome.tif")
     np.testing.assert_array_equal(saved.data, layer.data)
     assert saved.voxel_um == VOXEL_UM
+    save_as("mine, NA 1.4")  # the dialog has asked about a name that does not exist
+    assert "There is a file mine, NA 1.4.ome.tif already; choose it" in dock.bar.message.text()
+    save_as("mine, NA 1.4.ome.tif")
+    assert "The PSF is in" in dock.bar.message.text()
     page.path.value = str(tmp_path / "mine, NA 1.4.ome.tif")
     assert not page.parts["channel"].isVisibleTo(page)
 

@@ -9,6 +9,7 @@ from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
 from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
@@ -32,6 +33,16 @@ class ChosenMethod:
     needs_psf: bool = True
     kept_iterations: tuple[int, ...] = ()  # for browsing
     tile: TileSide = "auto"  # side in voxels of a network's tiles in memory
+
+    @property
+    def described(self) -> str:
+        """The name, with the number of iterations if it has one."""
+        method = self.method
+        if not isinstance(method, RichardsonLucy):
+            return self.name
+        if method.iterations == "auto":
+            return f"{self.name}, {method.max_iterations} iterations at most"
+        return f"{self.name}, {method.iterations} iterations"
 
     def updates(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
         """Yield the reports of an image's deconvolution as updates; return its result."""

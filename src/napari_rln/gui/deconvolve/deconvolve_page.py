@@ -160,18 +160,18 @@ class DeconvolvePage(QWidget):
         )
 
     def _plan(self) -> dict[str, Callable[[], str]]:
-        """Return functions that return what a method needs, by its name."""
+        """Return functions that return what a method needs, by its description."""
         methods = self.methods.chosen()
         inputs = self.inputs.of(methods)[0]
         views, image = self.inputs.views(inputs), inputs.image
         if self.inputs.on_disk:
-            return {m.name: self._disk_run(inputs, m).needs for m in methods}
+            return {m.described: self._disk_run(inputs, m).needs for m in methods}
         size, shape, number = None, image.shape, 1  # size: of the PSF on the image's voxels
         if views is not None:
             size, shape, number = views.psf_shape(), views.result_shape(), 2
         elif inputs.psf is not None:
             size = inputs.psf.shape_on(image.voxel_um)
-        return {m.name: partial(needs_in_memory, m, shape, size, number) for m in methods}
+        return {m.described: partial(needs_in_memory, m, shape, size, number) for m in methods}
 
     def _jobs_to_copy(self) -> list[Run]:
         """Return a job for every channel and method; see :func:`jobs_of` for errors."""

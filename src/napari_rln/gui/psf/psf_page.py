@@ -183,6 +183,11 @@ class PsfPage(QWidget):
         path = named if has_ending else named.with_name(f"{named.name}{_ENDING}")
         check_tiff_output(path)
         replace = path == named  # else the dialog has not asked whether to
+        if path.exists() and not replace:
+            raise RlnError(
+                f"there is a file {path.name} already; choose it in the dialog to replace it, or "
+                "type another name."
+            )
         steps = one_step("writing", lambda: write(psf.read(), path, replace=replace))
         note = f"The PSF is in {path}."
         self.jobs.add(BackgroundJob(f"Saving {path.name}", steps, key=path, end_note=note))
