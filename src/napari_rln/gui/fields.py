@@ -168,9 +168,14 @@ class CheckList(Select):
 
     def set_value(self, value: Any) -> None:
         """Check these choices, and no others."""
+        before, was_blocked = self.get_value(), self.native.blockSignals(True)  # one signal for all
         for item in self._items():
             is_checked = _value_of(item) in value
             item.setCheckState(Qt.CheckState.Checked if is_checked else Qt.CheckState.Unchecked)
+        self.native.blockSignals(was_blocked)
+        self.native.viewport().update()
+        if self.get_value() != before:
+            self.changed.emit(self.value)
 
     def _items(self) -> list[QListWidgetItem]:
         return [self.native.item(row) for row in range(self.native.count())]
