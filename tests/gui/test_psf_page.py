@@ -1,6 +1,7 @@
 """The PSF dock: PSFs are computed, opened, measured, examined and repaired."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -306,10 +307,11 @@ def test_what_nobody_states_is_asked_for_and_the_record_says_who_stated_what(
     _, dock = open_dock("PSF")
     page, fields = dock.microscope, dock.microscope.form.fields
     fields["size"].value = (9, 15, 15)
-    dock.image.layer = cells("whole", OPTICS_OF_FILE)
+    dock.image.layer = cells("whole", replace(OPTICS_OF_FILE, immersion_index=1.47))
     dock.image.layer = cells("little", Optics(modality="confocal", wavelength_um=0.52))
     page.button.click()  # neither the default of the NA nor that of the other file is taken
     assert dock.bar.message.text() == "Objective NA is missing; type it."
+    assert fields["immersion_index"].value == 1.515
     assert dock.window().focusWidget() is fields["na"].box
     assert not dock.jobs.running
     fields["na"].value = 0.8

@@ -158,11 +158,13 @@ class MicroscopePage(QWidget):
     def _use_file(self) -> None:
         """Show what the file states, and ask for what nobody has given."""
         assert self._file is not None
-        lacking = [name for name in self._file.optics.missing if not self._is_given(name)]
-        self._fill(self._file.settings)
+        free = [name for name in self._shown_by_itself if not self._is_given(name)]
+        lacking = [name for name in self._file.optics.missing if name in free]
+        shown = {name: _PLAIN[name] for name in free} | self._file.settings  # none of another file
+        self._fill(shown)
         for name in lacking:
             self.form.fields[name].ask()
-        self._shown_by_itself = {**self._file.settings, **dict.fromkeys(lacking)}
+        self._shown_by_itself = shown | dict.fromkeys(lacking)
         self._show_dye(self._file.dye)
         self._refresh()
 
