@@ -166,8 +166,8 @@ def tour_of_batch(folder: Path) -> None:
     session.open_dock()
     page = session.page("Deconvolve")
     page.psf.layer, page.image.layer = viewer.layers["psf"], viewer.layers["well-0"]
-    page.batch_button.click()
-    batch = page.batch
+    page.windows.batch_button.click()
+    batch = page.windows.batch
     batch.inputs.clear()
     batch.folder.line.setText(str(images))
     batch.add(*(str(images / f"well-{number}.ome.tif") for number in range(4)))
@@ -187,6 +187,8 @@ def guide_to_psf(folder: Path) -> None:
     session.open_dock()
     page = session.page("PSF")
     page.image.layer = session.viewer.layers["nucleus"]
+    page.microscope.button.click()
+    idle(page.jobs)
     settle()
     idle(page.examinations)
     session.shoot("nucleus-psf")
@@ -245,6 +247,10 @@ def training(folder: Path) -> None:
     viewer = session.viewer
     viewer.open_sample("napari-rln", "nucleus")
     session.open_dock()
+    psf = session.page("PSF")
+    psf.image.layer = viewer.layers["nucleus"]
+    psf.microscope.button.click()
+    idle(psf.jobs)
     train = session.page("Train")
     train.form.image.layer = viewer.layers["nucleus"]
     train.form.name.setText("my microscope")

@@ -1,12 +1,14 @@
 """The microscope that follows from what a file states, the user gives, and is assumed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_rln.core.errors import RlnError
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.dyes import DYES, dye_named
-from napari_rln.psf.from_optics import GivenOptics, complete_optics
+from napari_rln.psf.from_optics import GivenOptics, complete_optics, sources_of
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.optics import Optics, common_optics
 
@@ -129,3 +131,22 @@ def test_dyes_by_the_names_of_channels(text, name):
 def test_dyes_emit_above_what_excites_them():
     assert all(0.3 < dye.excitation_um < dye.emission_um < 0.8 for dye in DYES)
     assert all(dye_named(dye.name) == dye for dye in DYES)
+
+
+def test_where_the_values_of_a_whole_microscope_are_from():
+    stated = Optics(modality="confocal", na=1.2, wavelength_um=0.52, excitation_um=0.488)
+    names = ("modality", "na", "immersion_index", "wavelength_um", "excitation_um", "pinhole_au")
+    likely, _ = stated.microscope()
+    known = sources_of(likely, stated, names)
+    assert (known.settings, known.stated, known.given) == (likely, stated.stated, {})
+    assert len(known.assumed) == 2  # immersion and pinhole
+    other = replace(likely, immersion_index=1.515, wavelength_um=0.53, model="scalar")
+    known = sources_of(other, stated, names)
+    assert known.settings == other
+    assert known.given == {"immersion_index": 1.515, "wavelength_um": 0.53}
+    assert "wavelength_um" not in known.stated
+    assert known.assumed == ("a pinhole of 1 Airy unit, as the file does not state it",)
+    least = MicroscopeSettings(na=0.8, immersion_index=1.0)
+    known = sources_of(least, Optics(modality="widefield"), ("modality", "na", *names[2:4]))
+    assert known.given == {"na": 0.8, "wavelength_um": 0.52}
+    assert known.assumed == ("air immersion, as usual at NA 0.8",)

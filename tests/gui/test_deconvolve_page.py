@@ -19,7 +19,7 @@ from napari_rln.core.record import Record
 from napari_rln.engine.job import Job
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve import chosen_method
-from napari_rln.gui.deconvolve.method_list import iterations_in
+from napari_rln.gui.deconvolve.method_row import iterations_in
 from napari_rln.gui.deconvolve.region import DRAWN, VISIBLE, WHOLE
 from napari_rln.gui.layers import DISPLAY_ONLY, KEY, layer_data, record_of
 from napari_rln.networks.architectures.care import Care, CareSettings
@@ -304,7 +304,7 @@ def test_cancelling_the_search_for_the_stop_keeps_the_displayed_estimate(dock, i
     assert 0 < facts["iterations"] <= iteration
     assert "fraction of the photons" in facts["estimated_from"]
     np.testing.assert_array_equal(layer.data, data)
-    assert layer not in dock.compare.layers()  # it is no result
+    assert layer not in dock.compare.layers()  # it says too little
 
 
 def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
@@ -316,6 +316,16 @@ def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
     dock.bar.run_button.click()
     assert "Choose the image" in dock.bar.message.text()
     assert dock.window().focusWidget() is dock.image.box
+
+
+def test_an_image_in_colours_is_refused_before_its_voxel_size_is_asked_for(dock):
+    dock.viewer.add_image(np.zeros((4, 16, 16, 3), np.uint8), rgb=True, name="photo")
+    dock.image.layer = dock.viewer.layers["photo"]
+    dock.bar.run_button.click()
+    assert dock.bar.message.text().startswith("photo is an RGB image; split it")
+    assert dock.window().focusWidget() is dock.image.box
+    dock.image.layer = dock.viewer.layers["cells"]
+    assert not dock.bar.message.text()  # it applies no longer
 
 
 def test_a_failure_is_shown_once(dock, idle, monkeypatch):
@@ -330,8 +340,9 @@ def test_a_failure_is_shown_once(dock, idle, monkeypatch):
     dock.bar.run_button.click()
     idle(dock.jobs)
     said = [label.text() for label in dock.findChildren(QLabel) if "go together" in label.text()]
-    assert said == ["Cells · RLD: Total variation and Most iterations do not go together."]
-    said = [label for label in dock.batch.findChildren(QLabel) if "go together" in label.text()]
+    assert said == ["cells · RLD: Total variation and Most iterations do not go together."]
+    labels = dock.windows.batch.findChildren(QLabel)
+    said = [label for label in labels if "go together" in label.text()]
     assert not said
     notification_manager.notification_ready.disconnect(notified.append)
     assert not notified
@@ -498,7 +509,7 @@ def test_iterations_to_keep_are_whole_numbers():
 def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
     qtbot.waitUntil(lambda: "RLN universal: " in dock.costs.text(), timeout=60_000)
     size = r"\d[\d.]* GB"
-    assert re.fullmatch(f"RLD: {size}\nRLN universal: {size}", dock.costs.text())
+    assert re.fullmatch(f"RLD, 10 iterations: {size}\nRLN universal: {size}", dock.costs.text())
     dock.copy.copy_command()
     text = QApplication.clipboard().text()
     notes = [line for line in text.splitlines() if line.startswith("#")]
@@ -519,7 +530,10 @@ def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
     dock.bar.run_button.click()
     idle(dock.jobs)
     qtbot.waitUntil(lambda: " s, " in dock.costs.text(), timeout=60_000)
-    assert re.fullmatch(f"RLD: .* s, {size}", dock.costs.text())
+    assert re.fullmatch(f"RLD, 10 iterations: .* s, {size}", dock.costs.text())
+    dock.methods.rows[0].form.fields["iterations"].value = "auto"
+    most = "RLD, 100 iterations at most: "
+    qtbot.waitUntil(lambda: dock.costs.text().startswith(most), timeout=60_000)
     dock.psf.layer = None
     qtbot.waitUntil(lambda: dock.costs.text() == "", timeout=10_000)
     idle(dock.costs.jobs)
@@ -582,5 +596,10 @@ def test_clicks_during_a_run_do_no_harm(dock, idle, qtbot, click):
         assert [layer.name for layer in dock.compare.layers()] == ["cells · RLD 600"]
     else:
         assert any("cancelled" in layer.name for layer in viewer.layers)
-    if click == "cancel":
-        assert not dock.compare.layers()
+    if click == "cancel":  # what was reached is compared like the results of complete runs
+        [layer] = dock.compare.layers()
+        name = layer.name
+        assert name == f"cells · RLD {record_of(layer).facts['iterations']} (cancelled)"
+        assert [row.name for row in dock.compare.table.comparison.rows] == ["cells", name]
+        dock.compare.browser.slider.setValue(0)
+        assert layer.name == "cells · RLD 1"

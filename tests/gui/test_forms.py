@@ -9,9 +9,11 @@ from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.deconvolution.wiener import Wiener
 from napari_rln.engine.execution import Execution, OutputFormat
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import widget_for
 from napari_rln.gui.forms import Form, label_of, tooltips
+from napari_rln.gui.layouts import Collapsible
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -100,6 +102,26 @@ def test_words_stand_for_values(qtbot):
     assert texts == ["RLN", "RLN, as in the paper", "CARE"]
     form.show_settings(QuickStudy(networks=("rln-paper",)))
     assert form.settings().networks == ("rln-paper",)
+
+
+def test_the_fields_under_advanced_are_made_when_they_are_needed(qtbot):
+    form = Form(MicroscopeSettings, top=("na",), hidden=("size",))
+    qtbot.addWidget(form)
+    part = form.findChild(Deferred)
+    wanted = MicroscopeSettings(na=1.2, pinhole_au=0.7, size=(9, 9, 9))
+    with qtbot.waitSignal(form.changed):
+        form.show_settings(wanted)
+    assert form.settings() == wanted
+    assert form.value("pinhole_au") == 0.7
+    assert "pinhole_au" in form.fields
+    assert not part.is_made
+    form.findChild(Collapsible).open()
+    assert part.is_made
+    assert form.fields["pinhole_au"].value == 0.7
+    assert "size" not in form.fields
+    form.fields["pinhole_au"].value = 0.9
+    assert form.settings().pinhole_au == 0.9
+    assert part.isAncestorOf(form.fields["pinhole_au"].native)
 
 
 def test_limits_are_the_dataclass_s(qtbot):

@@ -137,9 +137,12 @@ def shown(dock):
 
 def test_a_cancelled_run_is_continued(dock, idle, in_step, tmp_path):
     in_step(dock.jobs)
-    dock.jobs.reported.connect(
-        lambda job, update: isinstance(update.content, Written) and dock.jobs.cancel()
-    )
+
+    def cancel(job, update):
+        if isinstance(update.content, Written):
+            dock.jobs.cancel()
+
+    dock.jobs.reported.connect(cancel)
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert "finished parts of tissue RLD.ome.zarr are kept" in dock.bar.message.text()
@@ -147,8 +150,7 @@ def test_a_cancelled_run_is_continued(dock, idle, in_step, tmp_path):
     assert all("RLD" not in layer.name for layer in dock.viewer.layers)
     finished = RunFolder(tmp_path / "tissue RLD.ome.zarr").finished()
     assert any(key.level == 0 for key in finished)
-    dock.jobs.reported.disconnect()
-    dock.jobs.reported.connect(dock._on_report)
+    dock.jobs.reported.disconnect(cancel)
     dock.bar.run_button.click()
     idle(dock.jobs)
     [layer] = dock.compare.layers()
@@ -220,7 +222,7 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
     assert not found.multiscale
     assert found.data.shape == (8, 40, 40)
     dock.destination.box.setCurrentText(IN_MEMORY)
-    assert not dock.on_disk
+    assert not dock.inputs.on_disk
 
 
 def test_what_is_copied_does_the_same(dock, idle, tmp_path):
@@ -265,8 +267,8 @@ def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     small = image.with_data(image.data[:, :40, :40])
     write(small, tmp_path / "one.ome.tif")
     (tmp_path / "broken.tif").write_bytes(b"no image")
-    dock.batch_button.click()
-    batch = dock.batch
+    dock.windows.batch_button.click()
+    batch = dock.windows.batch
     assert [batch.inputs.item(0).text()] == [str(tmp_path / "tissue.ome.zarr")]  # of the dock
     batch.inputs.selectAll()
     batch._remove()
@@ -300,16 +302,17 @@ def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, im
     table.write_text(f"image,psf,model\none.ome.tif,psf.ome.tif,{tmp_path}/mine.safetensors\n")
     dock.methods.rows[1].check.setChecked(True)
     assert dock.methods.rows[1].key == "universal"
-    dock.batch.add(str(table))
-    dock.batch.folder.line.setText(str(tmp_path))
-    dock.batch.ending.setCurrentText("OME-TIFF")
-    dock.batch.bar.run_button.click()
+    batch = dock.windows.batch
+    batch.add(str(table))
+    batch.folder.line.setText(str(tmp_path))
+    batch.ending.setCurrentText("OME-TIFF")
+    batch.bar.run_button.click()
     idle(dock.jobs, 120)
-    said = [dock.batch.table.item(row, 3).text() for row in range(dock.batch.table.rowCount())]
-    assert not dock.batch.bar.message.property("error"), said
+    said = [batch.table.item(row, 3).text() for row in range(batch.table.rowCount())]
+    assert not batch.bar.message.property("error"), said
     found = sorted(p.name for p in tmp_path.glob("rl*/*.ome.tif"))
     assert found == ["one-rld.ome.tif", "one-rln.ome.tif"]  # not by the name of what is ticked
-    assert dock.batch.table.rowCount() == 2
+    assert batch.table.rowCount() == 2
 
 
 def test_rows_stay_while_a_batch_is_under_way_and_say_when_it_was_cancelled(
@@ -320,8 +323,8 @@ def test_rows_stay_while_a_batch_is_under_way_and_say_when_it_was_cancelled(
         write(image.with_data(image.data[:, :64, :64]), tmp_path / f"{name}.ome.tif")
     dock.methods.rows[0].form.fields["iterations"].value = 50
     dock.destination.folder.line.setText(str(tmp_path / "gone"))
-    dock.batch_button.click()  # a folder that is not there is said when it is run
-    batch = dock.batch
+    dock.windows.batch_button.click()  # a folder that is not there is said when it is run
+    batch = dock.windows.batch
     batch.add(str(tmp_path / "one.ome.tif"), str(tmp_path / "two.ome.tif"))
     batch.folder.line.setText(str(tmp_path))
     rows = 0

@@ -222,8 +222,8 @@ def test_a_facility_engineer_runs_a_batch_of_zarr_images(open_dock, viewer, idle
     _, page = open_dock("Deconvolve")
     shown_iterations(page, 4)
     page.methods.rows[1].check.setChecked(False)
-    page.batch_button.click()
-    batch = page.batch
+    page.windows.batch_button.click()
+    batch = page.windows.batch
     batch.add(*(str(tmp_path / f"well-{seed}.ome.zarr") for seed in range(2)))
     batch.folder.line.setText(str(tmp_path))
     batch.bar.run_button.click()

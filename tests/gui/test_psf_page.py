@@ -1,6 +1,7 @@
 """The PSF dock: PSFs are computed, opened, measured, examined and repaired."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.core.volume import Volume
 from napari_rln.gui.layers import OPTICS, record_of
-from napari_rln.gui.psf import microscope_page as microscope
 from napari_rln.io.volumes import read, write_channels
+from napari_rln.psf import from_optics
+from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.measure import MeasureSettings, measure_psf
 from napari_rln.psf.optics import Optics
 from napari_rln.psf.templates import Templates
@@ -94,13 +96,17 @@ def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch):
     def out_of_memory(*_, **__):
         raise RuntimeError("not enough memory")
 
-    monkeypatch.setattr(microscope, "compute_psf", out_of_memory)
+    monkeypatch.setattr(from_optics, "compute_psf", out_of_memory)
     dock.microscope.button.click()
     settled(dock)
     assert "not enough memory" in dock.bar.message.text()
     assert dock.bar.message.property("error")
 
-    monkeypatch.setattr(microscope, "compute_psf", lambda *_, **__: time.sleep(0.5))
+    def slow(*arguments, **options):
+        time.sleep(0.5)
+        return compute_psf(*arguments, **options)
+
+    monkeypatch.setattr(from_optics, "compute_psf", slow)
     dock.microscope.button.click()
     assert dock.jobs.running
     dock.bar.cancel_button.click()
@@ -287,12 +293,45 @@ def test_a_file_with_little_says_what_is_missing(open_dock, cells):
     _, dock = open_dock("PSF")
     fields = dock.microscope.form.fields
     fields["na"].value = 0.9
-    cells("two photons", Optics(modality="two-photon", wavelength_um=0.61))
+    dock.image.layer = cells("two photons", Optics(modality="two-photon", wavelength_um=0.61))
     page = dock.microscope
-    assert page.form.fields["na"].value == 0.9
+    assert page.form.fields["na"].value == 0.9  # of the user
     assert marked(page.form) == ({"modality", "wavelength_um"}, set())
     missing = "Not in the file: the numerical aperture and the laser's wavelength; type it here."
     assert missing in page.source.text()
+
+
+def test_what_nobody_states_is_asked_for_and_the_record_says_who_stated_what(
+    open_dock, viewer, cells, settled
+):
+    _, dock = open_dock("PSF")
+    page, fields = dock.microscope, dock.microscope.form.fields
+    fields["size"].value = (9, 15, 15)
+    dock.image.layer = cells("whole", replace(OPTICS_OF_FILE, immersion_index=1.47))
+    dock.image.layer = cells("little", Optics(modality="confocal", wavelength_um=0.52))
+    page.button.click()  # neither the default of the NA nor that of the other file is taken
+    assert dock.bar.message.text() == "Objective NA is missing; type it."
+    assert fields["immersion_index"].value == 1.515
+    assert dock.window().focusWidget() is fields["na"].box
+    assert not dock.jobs.running
+    fields["na"].value = 0.8
+    page.button.click()
+    assert "confocal PSF needs" in dock.bar.message.text()
+    fields["excitation_um"].value = 0.47
+    fields["wavelength_um"].value = 0.51
+    page.button.click()
+    settled(dock)
+    sources = record_of(viewer.layers[-1]).facts["optics"]
+    assert sources["stated"] == {"modality": "confocal"}
+    given = {"na": 0.8, "excitation_um": 0.47, "wavelength_um": 0.51, "immersion_index": 1.515}
+    assert sources["given"] == given
+    assert [text.split(",")[0] for text in sources["assumed"]] == ["a pinhole of 1 Airy unit"]
+
+    fields["na"].value = 1.1
+    dock.image.layer = cells("least", Optics(modality="widefield"))
+    assert fields["na"].value == 1.1
+    assert not fields["na"].is_marked
+    assert fields["wavelength_um"].value == 0.51
 
 
 def test_templates_and_dyes_fill_the_form(open_dock, monkeypatch):
@@ -393,6 +432,10 @@ def test_a_psf_is_dropped_chosen_among_channels_and_saved(
     saved = read(tmp_path / "mine, NA 1.4.ome.tif")
     np.testing.assert_array_equal(saved.data, layer.data)
     assert saved.voxel_um == VOXEL_UM
+    save_as("mine, NA 1.4")  # the dialog has asked about a name that does not exist
+    assert "There is a file mine, NA 1.4.ome.tif already; choose it" in dock.bar.message.text()
+    save_as("mine, NA 1.4.ome.tif")
+    assert "The PSF is in" in dock.bar.message.text()
     page.path.value = str(tmp_path / "mine, NA 1.4.ome.tif")
     assert not page.parts["channel"].isVisibleTo(page)
 

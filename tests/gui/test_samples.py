@@ -6,6 +6,7 @@ import pytest
 from napari_rln.core.record import array_hash
 from napari_rln.gui.layers import record_of
 from napari_rln.gui.sample_data import synthetic
+from napari_rln.samples import nucleus_psf
 
 napari = pytest.importorskip("napari")
 
@@ -19,16 +20,21 @@ def test_samples_open_through_the_manifest(viewer):
         assert tuple(layer.axis_labels) == ("z", "y", "x")
 
 
-def test_the_nucleus_opens_with_its_psf_and_its_confocal_image(viewer):
+def test_the_nucleus_opens_with_its_optics_and_its_confocal_image(open_dock, viewer):
     viewer.open_sample("napari-rln", "nucleus")
-    psf, confocal, image = viewer.layers
+    confocal, image = viewer.layers
     assert confocal.data.shape == image.data.shape == (45, 130, 133)
-    assert psf.data.sum() == pytest.approx(1, rel=1e-4)
+    assert viewer.dims.nsteps == (45, 130, 133)  # no layer lengthens the slider
     for layer in viewer.layers:
         np.testing.assert_allclose(layer.scale, (0.4994, 0.5119, 0.5119), rtol=1e-3)
     inside = np.s_[8:36, 20:115, 15:110]
     correlation = np.corrcoef(confocal.data[inside].ravel(), image.data[inside].ravel())[0, 1]
     assert correlation > 0.6
+    _, page = open_dock("Deconvolve")
+    assert page.image.layer.name == "nucleus"
+    [inputs] = page.inputs.of(page.methods.chosen())
+    expected = nucleus_psf()
+    np.testing.assert_array_equal(inputs.psf.read().data, expected.data)
 
 
 def test_synthetic_sample_and_simulating_more(open_dock, viewer, idle):

@@ -19,16 +19,16 @@ def dock(open_dock, viewer, monkeypatch, tmp_path):
     psf.data = psf.data[26:39, 26:39, 26:39]
     _, widget = open_dock("Deconvolve")
     widget.psf.layer = psf
-    widget.study_button.click()
+    widget.windows.study_button.click()
     small = quick.QuickStudy(
         structures=("dots",), classical=("Richardson-Lucy",), networks=(), images=1
     )
-    widget.study.form.show_settings(small)
+    widget.windows.study.form.show_settings(small)
     return widget
 
 
 def test_a_study_shows_its_cells_and_gives_an_answer(dock, idle, tmp_path, monkeypatch):
-    study = dock.study
+    study = dock.windows.study
     study.bar.run_button.click()
     assert "Choose the folder" in study.bar.message.text()
     study.folder.line.setText(str(tmp_path))
@@ -59,7 +59,7 @@ def test_a_study_shows_its_cells_and_gives_an_answer(dock, idle, tmp_path, monke
 
 
 def test_a_study_of_another_configuration_is_refused(dock, idle, tmp_path):
-    study = dock.study
+    study = dock.windows.study
     (tmp_path / "wrong.toml").write_text('name = "x"\nphotns = [3]\n')
     study.folder.line.setText(str(tmp_path))
     study.configuration.setText(str(tmp_path / "wrong.toml"))
@@ -71,7 +71,7 @@ def test_a_study_of_another_configuration_is_refused(dock, idle, tmp_path):
 
 
 def test_a_network_is_trained_in_the_study(dock, idle, tmp_path, monkeypatch):
-    study = dock.study
+    study = dock.windows.study
     steps = {"steps": 2, "validate": 1, "shape": [16, 16, 16], "patch": 16, "examples": 1}
     made = quick.QuickStudy.settings
 
@@ -94,7 +94,7 @@ def test_a_network_is_trained_in_the_study(dock, idle, tmp_path, monkeypatch):
 
 
 def test_a_cancelled_study_has_a_report_of_its_finished_cells(dock, idle, qtbot, tmp_path):
-    study = dock.study
+    study = dock.windows.study
     study.folder.line.setText(str(tmp_path))
     study.bar.run_button.click()
     qtbot.waitUntil(lambda: study.table.rowCount() > 2, timeout=60_000)

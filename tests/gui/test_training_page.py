@@ -159,7 +159,7 @@ def test_stop_keeps_the_best_also_while_paused(dock, library, qtbot, idle):
     qtbot.waitUntil(lambda: len(page.curves.qualities) > 1, timeout=60000)
     dock.bar.pause_button.click()
     qtbot.waitUntil(lambda: dock.jobs.paused, timeout=30_000)
-    assert "is paused, nothing is computed" in dock.bar.message.text()
+    assert "), nothing is computed. Press Resume" in dock.bar.message.text()
     before, used = len(page.curves.steps), time.process_time()
     qtbot.wait(500)
     assert len(page.curves.steps) == before

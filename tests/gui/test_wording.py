@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QGroupBox, QLabel, QListWidget, QWidget
 from test_forms import KINDS
 
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.forms import Form
 from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.layouts import Collapsible
@@ -56,11 +57,19 @@ def everything(open_dock):
         page.methods.add(key)
     for row in page.methods.rows:
         row.gear.setChecked(True)
-    shown |= {"Batch": page.batch, "Study": page.study}
+    shown |= {"Batch": page.windows.batch, "Study": page.windows.study}
     for part in shown.values():
+        for deferred in unmade(part):
+            deferred.made()
         for collapsed in part.findChildren(Collapsible):
             collapsed.open()
     return shown
+
+
+def unmade(part):
+    """Yield the parts that are not made yet, also within those that were made meanwhile."""
+    while waiting := [each for each in part.findChildren(Deferred) if not each.is_made]:
+        yield from waiting
 
 
 @pytest.mark.parametrize("kind", KINDS)

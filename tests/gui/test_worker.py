@@ -1,8 +1,10 @@
 """Background jobs: order, end and errors."""
 
+import re
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from napari_rln.core.errors import ComputeError, RlnError, warn
@@ -223,6 +225,51 @@ def test_updates_are_thinned_except_the_last_and_required_ones():
     work = streamed(steps(), lambda r: r.done, every_s=60, always=lambda r: r.done in (7, 8))
     updates = [update for update in work if update]
     assert [update.content for update in updates] == [1, 7, 8, 100]
+
+
+def test_the_bar_says_that_a_job_pauses_is_paused_and_goes_on(jobs, idle, qtbot):
+    bar = RunBar(
+        jobs, lambda: jobs.add(BackgroundJob("a", counting(8, seconds=0.2))), can_pause=True
+    )
+    qtbot.addWidget(bar)
+    bar.run_button.click()
+    qtbot.waitUntil(lambda: "counting" in bar.message.text())
+    bar.pause_button.click()
+    assert bar.message.text() == "A: pausing after this step\N{HORIZONTAL ELLIPSIS}"
+    assert not bar.pause_button.isEnabled()
+    qtbot.waitUntil(lambda: jobs.paused)
+    assert re.fullmatch(
+        r"A: paused \(counting \d of 8\), nothing is computed. Press Resume to go on.",
+        bar.message.text(),
+    )
+    assert (bar.pause_button.text(), bar.pause_button.isEnabled()) == ("Resume", True)
+    bar.pause_button.click()
+    qtbot.waitUntil(lambda: not jobs.paused)
+    assert re.match(r"A: counting \d of 8", bar.message.text())
+    idle(jobs)
+    assert bar.message.text() == "A: done"
+
+
+def test_names_keep_their_letters_and_refusals_go_when_something_changes(jobs, viewer, qtbot):
+    viewer.add_image(np.zeros((4, 4)), name="movie two")
+
+    def refuse():
+        raise RlnError("movie two is a plane; choose a stack.")
+
+    bar = RunBar(jobs, refuse)
+    qtbot.addWidget(bar)
+    bar.show_message("movie two \N{MIDDLE DOT} RLD: done")
+    assert bar.message.text() == "movie two \N{MIDDLE DOT} RLD: done"
+    bar.forget_refusal()
+    assert bar.message.text()  # it is none
+    bar.show_message("scan_3.tif has no voxel size")
+    assert bar.message.text().startswith("scan_3")
+    bar.show_message("the voxel size is missing")
+    assert bar.message.text().startswith("The")
+    bar.run_button.click()
+    assert bar.message.text().startswith("movie two is a plane")
+    bar.forget_refusal()
+    assert not bar.message.text()
 
 
 def test_the_bar_shows_progress_errors_and_takes_a_double_click_for_one(jobs, idle, qtbot):

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections import ChainMap
 from collections.abc import Mapping
+from functools import cache
 from numbers import Real
 from pathlib import Path
 from types import UnionType
@@ -33,7 +34,8 @@ def check_limits(settings: Any) -> None:
 
     Fields may be annotated with ``min``, ``max`` and ``unit``, or with choices (``Literal``).
     """
-    hints = get_type_hints(type(settings), include_extras=True)
+    kind: Any = type(settings)
+    hints = _hints(kind)
     for field in dataclasses.fields(settings):
         hint, value = hints[field.name], getattr(settings, field.name)
         choices = _choices(hint)
@@ -52,6 +54,12 @@ def check_limits(settings: Any) -> None:
                 else f"lie between {low} and {high}"
             )  # fmt: skip
             raise RlnError(f"`{field.name}` is {value}{unit} but must {span}{unit}.")
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the annotations of a class, whose evaluation takes a millisecond."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def _choices(hint: Any) -> tuple[str, ...]:

@@ -189,7 +189,7 @@ def check_psf_fits(image: OnGrid, psf: Volume) -> None:
     if not on_one_grid(psf, image):
         raise RlnError(
             f"the PSF's voxels are {psf.voxel_um} um but the image's are {image.voxel_um} um "
-            "(z, y, x); resample the PSF with napari-rln psf repair or psf.prepare."
+            "(z, y, x); resample the PSF (`napari-rln psf repair`)."
         )
     if image.shape[0] == 1 < psf.shape[0]:
         raise RlnError(

@@ -98,8 +98,8 @@ class Dock(QWidget):
             if COMPARE in self._pages:
                 self._pages[COMPARE].panels.stop()
             if DECONVOLVE in self._pages:  # what is still running has nowhere to be compared
-                self._pages[DECONVOLVE].result_finished.disconnect()
-                self._pages[DECONVOLVE].run_finished.disconnect()
+                self._pages[DECONVOLVE].runs.result_finished.disconnect()
+                self._pages[DECONVOLVE].runs.run_finished.disconnect()
             for title, page in self._pages.items():
                 if title != COMPARE:  # it has the jobs of the deconvolutions
                     page.setParent(None)
@@ -121,8 +121,8 @@ class Dock(QWidget):
             page = module.DeconvolvePage(self._viewer)
             page.page_requested.connect(self.show_page)
             # The page that compares is made at the latest with the first result.
-            page.result_finished.connect(lambda result: self.page(COMPARE).add_result(result))
-            page.run_finished.connect(lambda: self.page(COMPARE).compare_new())
+            page.runs.result_finished.connect(lambda result: self.page(COMPARE).add_result(result))
+            page.runs.run_finished.connect(lambda: self.page(COMPARE).compare_new())
             page.image.changed.connect(self._look_at_image)
             FileDrops(page.psf, self._open_psf)
             QTimer.singleShot(0, self._look_at_image)

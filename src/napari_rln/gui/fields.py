@@ -10,7 +10,6 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractSpinBox,
-    QComboBox,
     QLabel,
     QListWidgetItem,
     QSizePolicy,
@@ -22,6 +21,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.layouts import fill
+from napari_rln.gui.narrow_box import make_narrow
 from napari_rln.gui.number import DEFAULT, Number, members_of
 from napari_rln.gui.theme import ERROR, WARNING
 
@@ -87,9 +87,7 @@ class Choice(ComboBox):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        self.native.setSizeAdjustPolicy(policy)
-        self.native.setMinimumContentsLength(_NARROWEST)
+        make_narrow(self.native, _NARROWEST)
 
 
 class Numbers(TupleEdit):
@@ -170,9 +168,14 @@ class CheckList(Select):
 
     def set_value(self, value: Any) -> None:
         """Check these choices, and no others."""
+        before, was_blocked = self.get_value(), self.native.blockSignals(True)  # one signal for all
         for item in self._items():
             is_checked = _value_of(item) in value
             item.setCheckState(Qt.CheckState.Checked if is_checked else Qt.CheckState.Unchecked)
+        self.native.blockSignals(was_blocked)
+        self.native.viewport().update()
+        if self.get_value() != before:
+            self.changed.emit(self.value)
 
     def _items(self) -> list[QListWidgetItem]:
         return [self.native.item(row) for row in range(self.native.count())]

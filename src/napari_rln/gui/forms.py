@@ -3,7 +3,7 @@
 import dataclasses
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import docstring_parser
@@ -12,6 +12,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import LABEL, extras_of, widget_for
 from napari_rln.gui.layouts import Collapsible, fill
@@ -23,6 +24,14 @@ _WAVELENGTHS = ("wavelength_um", "excitation_um")  # in nm, as on a filter
 # A setting in a message, alone or with a value; a value in the text of a tooltip.
 _NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)(?:=([^`]+))?`")
 _MICROMETRES = re.compile(r"(?<=[\d)] )um\b")  # in messages of the core, for any terminal
+# A command in a message, and the place of the window that does the same.
+_COMMAND = re.compile(r"\(`napari-rln ([a-z ]+)`\)")
+_PLACES = {
+    "dual": "as the second view on the page Deconvolve, under More",
+    "psf measure": "on the page PSF, under From beads",
+    "psf repair": "on the page PSF, with Repair",
+    "train": "on the page Train",
+}
 _LITERAL = re.compile(r"``([^`]+)``")
 _NAMES = {name.lower(): name for name in ("PSF", "NA", "TV", "SNR", "DPI", "FWHM")}
 # Labels of settings, and words for their values, by name: those of docks, and of every form made so
@@ -31,8 +40,29 @@ _LABELS = {"voxel_um": LABEL, "tile": "Tile (voxels)", "psf": "PSF"}
 _WORDS: dict[str, Mapping[Any, str]] = {}
 
 
+class _Fields(Mapping[str, Any]):
+    """The fields of a form by name; those under Advanced are made when one is looked up."""
+
+    def __init__(self, names: Sequence[str], made: Mapping[str, Any], make: Callable[[], None]):
+        self._names, self._made, self._make = names, made, make
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made and name in self._names:
+            self._make()
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class Form(QWidget, Generic[S]):
-    """A form of a settings dataclass.
+    """A form of a settings dataclass, whose fields under Advanced are made when they are needed.
 
     Parameters
     ----------
@@ -47,26 +77,19 @@ class Form(QWidget, Generic[S]):
     def __init__(self, kind: type[S], *, top: Sequence[str], hidden: Sequence[str] = ()) -> None:
         super().__init__()
         self._kind, self._top, self._hidden = kind, tuple(top), set(hidden)
-        self._not_shown: dict[str, Any] = {}
-        hints, tips = get_type_hints(kind, include_extras=True), tooltips(kind)
         know_labels(kind)
-        self.fields: dict[str, Any] = {}
+        names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        names = [name for name in names if name not in self._hidden]
+        rest = [name for name in names if name not in top]
+        self._without_field = _values(kind())  # of settings that have no field, or none yet
+        self._made: dict[str, Any] = {}
         self._row_labels: dict[str, QLabel] = {}
-        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-            name = field.name
-            if name in self._hidden:
-                continue
-            options: dict[str, Any] = {"in_nm": True} if name in _WAVELENGTHS else {}
-            options |= {"name": name, "label": _LABELS[name], "tooltip": tips.get(name, "")}
-            self.fields[name] = widget_for(hints[name], **options)
-        rest = [name for name in self.fields if name not in top]
+        self._advanced = Deferred(lambda: self._rows(rest))
+        self.fields = _Fields(names, self._made, self._advanced.made)
         body = self._rows(top)
         self._top_rows = body.layout()
-        advanced = [Collapsible("Advanced", self._rows(rest))] if rest else []
+        advanced = [Collapsible("Advanced", self._advanced)] if rest else []
         fill(QVBoxLayout(self), body, *advanced, margin=0)
-        self.show_settings(kind())
-        for widget in self.fields.values():
-            widget.changed.connect(self._on_change)
 
     def settings(self, **others: Any) -> S:
         """Return the settings, with other values for fields without a widget.
@@ -74,9 +97,9 @@ class Form(QWidget, Generic[S]):
         Raises :class:`RlnError` if they contradict each other; a :class:`FieldError` if the message
         names a field.
         """
-        shown = {name: field.value for name, field in self.fields.items()}
+        shown = {name: field.value for name, field in self._made.items()}
         try:
-            return self._kind(**(self._not_shown | shown | others))
+            return self._kind(**(self._without_field | shown | others))
         except RlnError as error:
             message = str(error)
             named = [name for name, _ in _NAMED.findall(message) if name in self.fields]
@@ -84,22 +107,34 @@ class Form(QWidget, Generic[S]):
                 raise
             raise FieldError(message, self.fields[named[0]].native) from error
 
+    def value(self, name: str) -> Any:
+        """Return the value of a field; raise a :class:`FieldError` if it is not valid."""
+        return self._made[name].value if name in self._made else self._without_field[name]
+
     def show_settings(self, settings: S) -> None:
         """Show these settings."""
-        self._not_shown = {name: getattr(settings, name) for name in self._hidden}
-        for name, field in self.fields.items():
-            field.value = getattr(settings, name)
+        self.show_values(_values(settings))
+
+    def show_values(self, values: Mapping[str, Any]) -> None:
+        """Show values of some settings, by name."""
+        others = {name: value for name, value in values.items() if name not in self._made}
+        are_new = any(self._without_field[name] != value for name, value in others.items())
+        self._without_field |= others
+        for name in values.keys() - others.keys():
+            self._made[name].value = values[name]
+        if are_new:
+            self._on_change()
 
     def show_only(self, names: Sequence[str]) -> None:
         """Hide the other fields on top."""
         for name in self._top:
-            self._top_rows.setRowVisible(self.fields[name].native, name in names)
+            self._top_rows.setRowVisible(self._made[name].native, name in names)
 
     def add_row(self, text: str, widget: QWidget, *, before: str = "") -> None:
         """Add a row of another widget on top, before that of a field or at the end."""
         at = self._top_rows.rowCount()
         if before:
-            at, _ = self._top_rows.getWidgetPosition(self.fields[before].native)
+            at, _ = self._top_rows.getWidgetPosition(self._made[before].native)
         self._top_rows.insertRow(at, QLabel(text, toolTip=widget.toolTip()), widget)
 
     def show_row(self, widget: QWidget, shown: bool) -> None:
@@ -113,11 +148,13 @@ class Form(QWidget, Generic[S]):
         """
         for name, label in self._row_labels.items():
             symbol, note = marks.get(name, ("", ""))
-            field = self.fields[name]
+            field = self._made[name]
             label.setText(f"{field.label} {symbol}".strip())
             label.setToolTip(f"<p>{note}</p>{field.tooltip}" if note else field.tooltip)
 
     def _rows(self, names: Sequence[str]) -> QWidget:
+        """Make the fields with these names."""
+        hints, tips = get_type_hints(self._kind, include_extras=True), tooltips(self._kind)
         # Not magicgui's container: it measures labels in another font than napari draws them.
         body = QWidget()
         rows = fill(QFormLayout(body), margin=0)
@@ -125,7 +162,12 @@ class Form(QWidget, Generic[S]):
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         rows.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for name in names:
-            widget = self.fields[name]
+            options: dict[str, Any] = {"in_nm": True} if name in _WAVELENGTHS else {}
+            options |= {"name": name, "label": label_of(name, hints[name])}
+            widget = widget_for(hints[name], **options, tooltip=tips.get(name, ""))
+            widget.value = self._without_field.pop(name)
+            widget.changed.connect(self._on_change)
+            self._made[name] = widget
             if isinstance(widget, CheckBox):
                 rows.addRow(widget.native)
             else:
@@ -151,6 +193,10 @@ def label_of(name: str, hint: Any) -> str:
     parts = [_NAMES.get(part, part) for part in parts]
     text = extras.get("label") or " ".join([parts[0][:1].upper() + parts[0][1:], *parts[1:]])
     return f"{text} ({unit})" if unit else text
+
+
+def _values(settings: Any) -> dict[str, Any]:
+    return {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings)}
 
 
 def know_labels(kind: type[Any]) -> None:
@@ -184,7 +230,8 @@ def tooltips(kind: type[Any]) -> dict[str, str]:
 def with_labels(message: str) -> str:
     """Return a message with labels in place of the names of settings in backticks.
 
-    Values after an equals sign are in the words of forms, and micrometres have their sign.
+    A command in backticks and brackets becomes the page of the window that does the same. Values
+    after an equals sign are in the words of forms, and micrometres have their sign.
     """
 
     def label(match: re.Match[str]) -> str:
@@ -192,4 +239,5 @@ def with_labels(message: str) -> str:
         text = _LABELS.get(name, name.replace("_", " "))
         return text if value is None else f"{text}: {_WORDS.get(name, {}).get(value, value)}"
 
+    message = _COMMAND.sub(lambda match: _PLACES.get(match[1], match[0]), message)
     return _MICROMETRES.sub("\N{MICRO SIGN}m", _NAMED.sub(label, message))

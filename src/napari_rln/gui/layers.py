@@ -161,13 +161,7 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
 
     ``point`` is the position of the viewer's sliders in world coordinates.
     """
-    if not isinstance(layer, Image):
-        raise RlnError(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
-    if layer.rgb:
-        raise RlnError(
-            f"{layer.name} is an RGB image; split it into its channels (right click on the layer) "
-            "and choose one."
-        )
+    check_kind(layer)
     data, before = displayed_data(layer, point)
     if data.ndim < 2 or 0 in data.shape:
         raise RlnError(f"{layer.name} has shape {tuple(data.shape)}; choose a plane or a stack.")
@@ -189,6 +183,17 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
         indices=indices,
         record=record_of(layer),
     )
+
+
+def check_kind(layer: Layer) -> None:
+    """Raise a :class:`RlnError` if a layer is no image, or one in colours."""
+    if not isinstance(layer, Image):
+        raise RlnError(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
+    if layer.rgb:
+        raise RlnError(
+            f"{layer.name} is an RGB image; split it into its channels (right click on the layer) "
+            "and choose one."
+        )
 
 
 def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:

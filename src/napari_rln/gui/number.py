@@ -138,6 +138,14 @@ class Number(ValuedContainerWidget[Any]):
         if is_new:
             self.changed.emit(value)
 
+    def ask(self) -> None:
+        """Show an empty line; reading it raises until a number is typed."""
+        line = self.box.lineEdit()
+        line.setPlaceholderText("type it")
+        line.clear()
+        self._committed = ""
+        self._mark()
+
     def _text_of(self, value: Any) -> str:
         keyword = next((key for key, meaning in self._keywords.items() if value == meaning), None)
         if keyword is not None:
@@ -165,6 +173,8 @@ class Number(ValuedContainerWidget[Any]):
         if text.casefold() in self._keywords:
             return self._keywords[text.casefold()]
         name = self.label or "the number"
+        if not text:
+            raise FieldError(f"{name} is missing; type it.", self.box)
         example = "an integer such as 10" if self.is_whole else "a number such as 0.065"
         choices = ", ".join([example, *filter(None, self._keywords)])
         invalid = FieldError(f"{name} is {text!r}; type {choices}.", self.box)

@@ -25,6 +25,7 @@ from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import LABEL, VoxelField
 from napari_rln.gui.layers import (
     LayerImage,
+    check_kind,
     edges_of,
     is_image,
     set_voxel_um,
@@ -33,8 +34,10 @@ from napari_rln.gui.layers import (
     zyx_sizes,
 )
 from napari_rln.gui.layouts import fill
+from napari_rln.gui.narrow_box import make_narrow
 
 _UNKNOWN = "?"
+_RGB = "RGB image: split it into its channels"
 _NO_SIZES: VoxelUm = (0.0, 0.0, 0.0)
 
 
@@ -75,9 +78,7 @@ class LayerPicker(QWidget):
         )
         self._combo.null_string = optional or "choose a layer"
         self.box: QComboBox = self._combo.native
-        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        self.box.setSizeAdjustPolicy(policy)
-        self.box.setMinimumContentsLength(12)
+        make_narrow(self.box)
         self.setFocusProxy(self.box)
         self._layout = fill(QVBoxLayout(self), self.box, margin=0, spacing=2)
         for event in ("inserted", "removed", "reordered", "renamed"):
@@ -208,6 +209,10 @@ class VolumePicker(LayerPicker):
         """Return the chosen volume, not read yet; see :meth:`LayerPicker.source`."""
         layer = self.layer
         if layer is not None:
+            try:
+                check_kind(layer)  # before the voxel size is asked for
+            except RlnError as error:
+                raise FieldError(str(error), self.box) from error
             if self._refused:
                 raise FieldError(self._refused, self.voxel)
             if voxel_um_of(layer) is None:
@@ -242,7 +247,8 @@ class VolumePicker(LayerPicker):
             self.voxel.blockSignals(False)
         self._refused = ""
         self._offered = offered
-        self._label.setText(_summary(known, self._sizes))
+        is_rgb = layer is not None and layer.rgb
+        self._label.setText(_RGB if is_rgb else _summary(known, self._sizes))
         self._show_parts()
         self.changed.emit()
 
@@ -255,7 +261,7 @@ class VolumePicker(LayerPicker):
         self.as_um_button.setVisible(self._offered)
         unlikely = self._sizes is not None and bool(voxel_um_problem(self._sizes))
         wanted = unlikely or bool(self._refused) or not is_known or self.edit_button.isChecked()
-        shown = layer is not None and wanted
+        shown = layer is not None and wanted and not layer.rgb
         if shown or self._has_numbers:
             self.voxel.setVisible(shown)
 

@@ -1,8 +1,10 @@
 """Bar at the bottom of a dock: run, pause and cancel buttons, progress and messages."""
 
+import re
 import time
 from collections.abc import Callable
 
+import napari
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -22,8 +24,11 @@ from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Update
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import commit_number
+from napari_rln.gui.steady_time import SteadyTime
 from napari_rln.gui.theme import ERROR
 
+_ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+_WORD = re.compile(r"[a-z]+(?=[\s,;:]|$)")  # unlike the name of a file
 _MIN_PHASE_S = 1.0  # time in a phase before the time left is estimated
 
 
@@ -47,7 +52,11 @@ class RunBar(QWidget):
         self._can_pause = can_pause
         self._details = ""
         self._failure = ""  # the failure that the message shows
+        self._is_refusal = False  # whether the message says why an action was not done
         self._phase, self._phase_began, self._phase_from = "", 0.0, 0
+        self._left = SteadyTime()
+        self._is_pausing = self._was_paused = False
+        self._reached = ""  # by the running job, as text
         self.run_button = QPushButton(label)
         self.pause_button = QPushButton("Pause")
         self.cancel_button = QPushButton("Cancel")
@@ -62,7 +71,7 @@ class RunBar(QWidget):
         row = fill(QHBoxLayout(), (self.message, 1), details)
         fill(QVBoxLayout(self), self._buttons, self.bar, row, self.warning, margin=0)
         self.run_button.clicked.connect(self._on_run)
-        self.pause_button.clicked.connect(jobs.toggle_pause)
+        self.pause_button.clicked.connect(self._on_pause)
         self.cancel_button.clicked.connect(self._on_cancel)
         self.details_button.clicked.connect(self._show_details)
         jobs.changed.connect(self._refresh)
@@ -84,30 +93,36 @@ class RunBar(QWidget):
         """
         if clicked:
             commit_number(self.window())
-            if self._jobs.running is None:
-                self._forget()
+            self.forget()
         try:
             action()
         except RlnError as error:
             self.show_message(str(error), error=True)
+            self._is_refusal = True
             if clicked and isinstance(error, FieldError):
                 show_field(error.field)
 
     def show_message(self, text: str, *, error: bool = False) -> None:
         """Show a message; the failure of a job that it replaces moves to the warnings below."""
-        failure, self._failure = self._failure, ""
+        failure, self._failure, self._is_refusal = self._failure, "", False
         if failure:
             self._warn(failure)
-        text = with_labels(text)
-        self.message.setText(f"{text[:1].upper()}{text[1:]}")
+        self.message.setText(as_sentence(with_labels(text)))
         self.message.setProperty("error", error)
         self.message.setStyleSheet(f"QLabel {{ color: {ERROR}; }}" if error else "")
 
     def _on_run(self) -> None:
         self.attempt(self._run)
 
-    def _forget(self) -> None:
-        """Remove the messages of earlier jobs."""
+    def forget_refusal(self) -> None:
+        """Remove the reason why an action was not done, once the user has changed something."""
+        if self._is_refusal:
+            self.show_message("")
+
+    def forget(self) -> None:
+        """Remove the messages of earlier jobs, unless one runs."""
+        if self._jobs.running is not None:
+            return
         self._failure = self._details = ""
         self.show_message("")
         self.warning.clear()
@@ -118,8 +133,28 @@ class RunBar(QWidget):
         self.details_button.setVisible(False)
 
     def _on_cancel(self) -> None:
-        self.show_message("cancelling\N{HORIZONTAL ELLIPSIS}")
+        self.show_message(f"cancelling{_ELLIPSIS}")
         self._jobs.cancel()
+
+    def _on_pause(self) -> None:
+        self._is_pausing = not self._jobs.paused
+        self._jobs.toggle_pause()
+        self._refresh()
+        if self._is_pausing and self._jobs.running is not None:
+            self.show_message(f"{self._jobs.running.title}: pausing after this step{_ELLIPSIS}")
+
+    def _show_pause(self) -> None:
+        """Say once that the running job is paused, and that it goes on."""
+        job, paused = self._jobs.running, self._jobs.paused
+        self._is_pausing &= job is not None and not paused
+        self.pause_button.setEnabled(not self._is_pausing)
+        self.pause_button.setText("Resume" if paused else "Pause")
+        changed, self._was_paused = paused is not self._was_paused, paused
+        if job is None or not changed:
+            return
+        at = f" ({self._reached})" if self._reached else ""
+        note = f"paused{at}, nothing is computed. Press Resume to go on."
+        self.show_message(f"{job.title}: {note if paused else self._reached or 'goes on'}")
 
     def _refresh(self) -> None:
         running, waiting = self._jobs.running is not None, len(self._jobs.waiting)
@@ -128,10 +163,10 @@ class RunBar(QWidget):
         for widget in (self.cancel_button, self.bar):
             widget.setVisible(running or waiting > 0)
         self.pause_button.setVisible(self._can_pause and running)
-        self.pause_button.setText("Resume" if self._jobs.paused else "Pause")
+        self._show_pause()
         if not running:
             self._show_count(0, 0)
-            self._phase = ""
+            self._phase = self._reached = ""
             if waiting and self._jobs.cancelling:
                 self.show_message("waiting for the last step of the cancelled job")
         elif not self._phase:
@@ -149,10 +184,14 @@ class RunBar(QWidget):
         if progress.activity != self._phase:
             self._phase, self._phase_from = progress.activity, progress.done
             self._phase_began = time.monotonic()
+            self._left = SteadyTime()
         self._show_count(progress.done, progress.total)
         count = f" {progress.done} of {progress.total}" if progress.total else ""
+        self._reached = f"{progress.activity}{count}"
+        if self._is_pausing:  # which it does after this step
+            return
         left = self._seconds_left(progress)
-        parts = [f"{job.title}: {progress.activity}{count}", progress.note]
+        parts = [f"{job.title}: {self._reached}", progress.note]
         parts += [f"{duration(left)} left"] if left is not None else []
         self.show_message(", ".join(part for part in parts if part))
 
@@ -171,7 +210,8 @@ class RunBar(QWidget):
         # The search for the number of iterations may end at any of them.
         if passed < _MIN_PHASE_S or done <= 0 or progress.activity == SEARCHING:
             return None
-        return passed / done * (progress.total - progress.done)
+        estimate = passed / done * (progress.total - progress.done)
+        return self._left.update(estimate, time.monotonic())
 
     def _on_warning(self, job: BackgroundJob, text: str) -> None:
         if job.window == self._window:
@@ -206,3 +246,12 @@ class RunBar(QWidget):
         box.setText("\n".join(text for text in (self.warning.text(), self._failure) if text))
         box.setDetailedText(self._details)
         box.open()
+
+
+def as_sentence(text: str) -> str:
+    """Return a message with a capital at the start, unless it begins with a name."""
+    viewer = napari.current_viewer()
+    names = [layer.name for layer in viewer.layers] if viewer is not None else []
+    if not _WORD.match(text) or any(text.startswith(name) for name in names):
+        return text
+    return f"{text[:1].upper()}{text[1:]}"

@@ -1,11 +1,14 @@
 """Sample data for napari's File > Open Sample."""
 
 from napari_rln import samples
-from napari_rln.gui.layers import LayerData, layer_data
+from napari_rln.core.limits import as_dict
+from napari_rln.gui.layers import OPTICS, LayerData, layer_data
 from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.optics import Optics
 
 _SHAPE = (64, 96, 96)
 _VOXEL_UM = (0.2, 0.1, 0.1)
+_STATED = ("modality", "na", "immersion_index", "wavelength_um")
 
 
 def bead() -> list[LayerData]:
@@ -17,11 +20,16 @@ def bead() -> list[LayerData]:
 
 
 def nucleus() -> list[LayerData]:
-    """Return widefield and confocal images of a nucleus, and the widefield PSF, as layers."""
+    """Return widefield and confocal images of a nucleus as layers.
+
+    The widefield one states its optics, as the file of a microscope does. There is no layer of the
+    PSF: it has more planes than the image, and would lengthen napari's slider.
+    """
+    stated = as_dict(samples.NUCLEUS_OPTICS)
+    optics = Optics(**{name: stated[name] for name in _STATED})
     return [
-        layer_data(samples.nucleus_psf(), colormap="magma", visible=False),
         layer_data(samples.nucleus_confocal(), visible=False),
-        layer_data(samples.nucleus()),
+        layer_data(samples.nucleus(), metadata={OPTICS: optics.as_json()}),
     ]
 
 

@@ -178,7 +178,7 @@ class Network(NetworkOptions, Method):
         if views == 1 and model.network.views != "single":
             raise RlnError(
                 f"model {model.name} is for two views of the object, not one image; give both "
-                "(napari-rln dual)."
+                "(`napari-rln dual`)."
             )
         if views > 1 and model.network.views == "single" and not model.start.needs_psf:
             raise RlnError(

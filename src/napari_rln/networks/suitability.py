@@ -30,8 +30,8 @@ def psf_warnings(model: Model, psf: Volume | None) -> tuple[str, ...]:
         if fraction > _UNLIKE:
             sentences.append(
                 f"model {model.name} was trained for another PSF ({model.psf.name}): "
-                f"{fraction:.0%} of the light lies elsewhere. Adapt it to this PSF (napari-rln "
-                "train), or use the universal one."
+                f"{fraction:.0%} of the light lies elsewhere. Adapt it to this PSF (`napari-rln "
+                "train`), or use the universal one."
             )
     if model.psf_widths:
         for axis, width in widths_in_voxels(psf).items():
@@ -39,7 +39,8 @@ def psf_warnings(model: Model, psf: Volume | None) -> tuple[str, ...]:
             if math.isfinite(width) and not low / _BEYOND <= width <= high * _BEYOND:
                 sentences.append(
                     f"the PSF is {width:.1f} voxels wide ({axis} FWHM) but model {model.name} was "
-                    f"trained on {low:.1f} to {high:.1f}; adapt it to this PSF (napari-rln train)."
+                    f"trained on {low:.1f} to {high:.1f}; adapt it to this PSF (`napari-rln "
+                    "train`)."
                 )
     return tuple(sentences)
 

@@ -1,5 +1,6 @@
 """PSFs from the optics that an image's file states, completed by the user and by assumptions."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -165,3 +166,41 @@ def complete_optics(
         given=own,
         assumed=assumed,
     )
+
+
+def sources_of(
+    settings: MicroscopeSettings, stated: Optics, names: Collection[str], *, name: str = "the file"
+) -> CompletedOptics:
+    """Return a whole microscope with where its values are from: the file, assumptions or the user.
+
+    Parameters
+    ----------
+    settings
+        The microscope.
+    stated
+        Optics as the file states them.
+    names
+        Settings that have a meaning for this type of microscope.
+    name
+        Name of the file in messages.
+
+    Raises
+    ------
+    RlnError
+        If the values contradict each other.
+    """
+    values = {each: getattr(settings, each) for each in names}
+    of_file = stated.stated
+    given = {each: value for each, value in values.items() if value != of_file.get(each, value)}
+    lacking = replace(stated, **given).missing
+    given |= {each: values[each] for each in lacking}
+    likely = _complete(stated, given, name).settings
+    given |= {each: value for each, value in values.items() if value != getattr(likely, each)}
+    return replace(_complete(stated, given, name), settings=settings)
+
+
+def _complete(stated: Optics, given: Mapping[str, Any], name: str) -> CompletedOptics:
+    several: dict[str, Any] = {
+        each: (value,) if each in _PER_CHANNEL else value for each, value in given.items()
+    }
+    return complete_optics(stated, GivenOptics(**several), name=name)

@@ -79,8 +79,8 @@ def _spot_fault(data: Float64Array) -> Fault | None:
             return Fault(
                 "peak",
                 f"{count} separate spots have more than {_SECOND:.0%} of the peak; a PSF is one "
-                "spot. Crop the file to one of them, or average beads with `napari-rln psf "
-                "measure`.",
+                "spot. Crop the file to one of them, or average beads (`napari-rln psf "
+                "measure`).",
             )
     return None if peak_inside(peak.centre, data.shape) else cut_fault(peak.centre, data.shape)
 

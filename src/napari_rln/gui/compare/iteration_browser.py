@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QWidget
 from napari_rln.gui.deconvolve.streams import ResultStream
 from napari_rln.gui.layers import record_of
 from napari_rln.gui.layouts import fill
+from napari_rln.gui.narrow_box import make_narrow
 
 
 class IterationBrowser(QWidget):
@@ -21,9 +22,7 @@ class IterationBrowser(QWidget):
         self._streams: list[ResultStream] = []
         self.setToolTip("<p>Drag to see the result after fewer iterations.</p>")
         self.box, self.label = QComboBox(), QLabel()
-        self.box.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
+        make_narrow(self.box, 8)
         self.slider = QSlider(Qt.Orientation.Horizontal)
         fill(QHBoxLayout(self), (self.box, 1), (self.slider, 1), self.label, margin=0)
         self.setVisible(False)

@@ -9,7 +9,9 @@ from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
 from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
@@ -31,6 +33,16 @@ class ChosenMethod:
     needs_psf: bool = True
     kept_iterations: tuple[int, ...] = ()  # for browsing
     tile: TileSide = "auto"  # side in voxels of a network's tiles in memory
+
+    @property
+    def described(self) -> str:
+        """The name, with the number of iterations if it has one."""
+        method = self.method
+        if not isinstance(method, RichardsonLucy):
+            return self.name
+        if method.iterations == "auto":
+            return f"{self.name}, {method.max_iterations} iterations at most"
+        return f"{self.name}, {method.iterations} iterations"
 
     def updates(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
         """Yield the reports of an image's deconvolution as updates; return its result."""
@@ -125,15 +137,23 @@ class Inputs:
         key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
         return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
 
-    def deconvolve(self, chosen: ChosenMethod, shared: Shared) -> Steps[Volume]:
-        """Yield updates of a deconvolution in memory; return its result."""
+    def deconvolve(
+        self, chosen: ChosenMethod, shared: Shared, hashes: dict[str, str]
+    ) -> Steps[Volume]:
+        """Yield updates of a deconvolution in memory; return its result.
+
+        ``hashes`` gets those of the inputs, as in a record, once they are read.
+        """
         yield Update(Progress(activity="reading the image"))
-        image = self.image.read()
+        image = check_image(self.image.read(), chosen.method.negatives)
+        hashes["image"] = image.hash
         if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
             yield Update(Progress(activity="computing the PSF"))
             self.psf.read()
         yield Update(Progress(activity="preparing the PSF"))
         psf = self.fitted_psf(image, shared)
+        if psf is not None:
+            hashes["psf"] = psf.hash
         yield Update(Progress(activity="measuring background and noise"))
         steps = deconvolve_iter(image, psf, chosen.method, tile=chosen.tile, shared=shared)
         return (yield from chosen.updates(steps, image.shape))

@@ -21,7 +21,7 @@ _DELAY_MS = 400  # after a change, as others may follow
 class Costs(QLabel):
     """Label with a line for every method; empty while ``plan`` raises a :class:`RlnError`.
 
-    ``plan`` returns functions that return what a method needs as text, by the method's name.
+    ``plan`` returns functions that return what a method needs as text, by the method's description.
     """
 
     def __init__(self, plan: Callable[[], dict[str, Callable[[], str]]]) -> None:

@@ -1,12 +1,10 @@
 """Page for deconvolution: image, PSF, methods; results are shown during the computation."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -23,14 +21,9 @@ from napari_rln.deconvolution.shared import Shared
 from napari_rln.evaluate.verdict import Verdict
 from napari_rln.gui.copy_button import CopyButton, Run
 from napari_rln.gui.deconvolve.autosave import Autosave
-from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
 from napari_rln.gui.deconvolve.channels import Channels
-from napari_rln.gui.deconvolve.chosen_method import (
-    ChosenMethod,
-    FinishedResult,
-    Inputs,
-    StatedPsf,
-)
+from napari_rln.gui.deconvolve.chosen_inputs import ChosenInputs
+from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, Inputs
 from napari_rln.gui.deconvolve.copied_jobs import jobs_of
 from napari_rln.gui.deconvolve.costs import Costs, needs_in_memory
 from napari_rln.gui.deconvolve.first_contact import FirstContact
@@ -40,16 +33,15 @@ from napari_rln.gui.deconvolve.ondisk import DiskRun
 from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.result_destination import ResultDestination
 from napari_rln.gui.deconvolve.run_jobs import Stream, job_in_memory, job_on_disk
-from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
+from napari_rln.gui.deconvolve.runs import Runs
+from napari_rln.gui.deconvolve.second_view import SecondViewChoice
 from napari_rln.gui.deconvolve.session import Session
 from napari_rln.gui.deconvolve.stated_psfs import StatedPsfs, is_offered
-from napari_rln.gui.deconvolve.study_window import StudyWindow
-from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.deconvolve.windows import Windows
 from napari_rln.gui.help_button import HelpButton
-from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
-from napari_rln.gui.layer_jobs import path_of
-from napari_rln.gui.layers import LayerImage, is_raw, source_of
-from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, button, fill
+from napari_rln.gui.jobs import BackgroundJob, JobQueue
+from napari_rln.gui.layers import is_raw
+from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
 
@@ -61,8 +53,6 @@ class DeconvolvePage(QWidget):
     """Image, PSF and methods; results are shown in layers during the computation."""
 
     page_requested = Signal(str)
-    result_finished = Signal(object)  # a FinishedResult
-    run_finished = Signal()  # after the last method of a run with results
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
@@ -92,21 +82,13 @@ class DeconvolvePage(QWidget):
         self.verdicts = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self.compare_button = QPushButton("Show the comparison")
         self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
-        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self)
-        self.study = StudyWindow(self.jobs, self._study_inputs, self)
-        self.batch_button = button(
-            "Batch\N{HORIZONTAL ELLIPSIS}",
-            "Click to deconvolve many files, with all channels and time points, with the methods "
-            "and the PSF of this page.",
-            self._open_batch,
-        )
-        self.study_button = button(
-            "Study\N{HORIZONTAL ELLIPSIS}",
-            "Click to compare methods, and networks trained for the PSF, on images simulated with "
-            "it, and learn which to use.",
-            self._open_study,
-        )
-        self._streams: dict[BackgroundJob, tuple[Stream, PastRun]] = {}
+        self.inputs = ChosenInputs(
+            viewer=napari_viewer, image=self.image, psf=self.psf, channels=self.channels,
+            stated=self.stated, repair=self.repair, region=self.region, second=self.second,
+            destination=self.destination,
+        )  # fmt: skip
+        self.runs = Runs(self.jobs, self.history)
+        self.windows = Windows(napari_viewer, self.jobs, self.inputs, self.methods.chosen)
         self._lay_out()
         self._connect()
         self.image.changed.emit()
@@ -117,20 +99,17 @@ class DeconvolvePage(QWidget):
         Raises :class:`RlnError` if image, PSF, region or methods are missing or not valid.
         """
         methods = self.methods.chosen()
-        inputs = self._inputs(methods)
+        inputs = self.inputs.of(methods)
         run = self._past_run(inputs)
         # All channels by one method, then by the next: the layers of a panel follow each other.
         of_channels = [self._jobs_of(each, methods, run) for each in inputs]
         streams = dict(pair for pairs in zip(*of_channels, strict=True) for pair in pairs)
         self.region.fix_visible(self.image.source("the image"))
-        fresh = [job for job in streams if not self.jobs.is_under_way(job)]
-        self.jobs.add(*(fresh or streams))
-        self._streams |= {job: (streams[job], run) for job in fresh}
+        self.runs.add(streams, run)
         self.verdicts.setText("")
         self.compare_button.setVisible(False)
         assert self.image.layer is not None
         self.session.store(self.image.layer, run.methods)
-        self.history.add(run)
 
     def show_verdicts(self, text: str, found: tuple[Verdict, ...], run: PastRun) -> None:
         """Add the verdicts of a comparison, as rich text, and keep them in the history."""
@@ -147,61 +126,16 @@ class DeconvolvePage(QWidget):
         self.costs.refresh()
         super().showEvent(event)
 
-    @property
-    def on_disk(self) -> bool:
-        """Whether results are written to disk; those of a region stay in memory."""
-        return self.destination.on_disk and self.region.is_whole
-
-    def _images(self) -> Iterator[LayerImage]:
-        """Yield the images of the chosen channels, or the region of them."""
-        yield self.region.part_of(self.image.source("the image"))
-        for channel in self.channels.others:
-            yield self.region.part_of(source_of(channel, self._viewer.dims.point))
-
-    def _inputs(self, methods: list[ChosenMethod]) -> list[Inputs]:
-        """Return image and PSF of every chosen channel, the chosen one first."""
-        needed = any(method.needs_psf for method in methods)
-        return [
-            Inputs(image=image, psf=self._psf_of(image, needed), repair=self.repair.isChecked())
-            for image in self._images()
-        ]
-
-    def _psf_of(self, image: LayerImage, needed: bool) -> LayerImage | StatedPsf | None:
-        """Return the PSF of a channel: the chosen one, that of its file, or the one above."""
-        is_main = image.layer is self.image.layer
-        chosen = self.psf.layer if is_main else self.channels.psf_of(image.layer)
-        if chosen is None:
-            stated = self.stated.psf_of(image)
-            if stated is not None:
-                return stated
-            chosen = self.psf.layer
-        if chosen is None:
-            if not needed:
-                return None
-            raise FieldError(
-                f"choose the PSF of {image.name}; the page PSF computes, measures or opens one. "
-                "Only networks that start from the image alone need none.",
-                self.psf if is_main else self.channels.psfs[image.layer],
-            )
-        if chosen is image.layer:
-            raise FieldError(
-                f"{image.name} is chosen as the image and as the PSF; choose another layer.",
-                self.psf,
-            )
-        if chosen is self.psf.layer:
-            return self.psf.source("the PSF")
-        return source_of(chosen, self._viewer.dims.point)
-
     def _jobs_of(
         self, inputs: Inputs, methods: list[ChosenMethod], run: PastRun
     ) -> list[tuple[BackgroundJob, Stream]]:
         """Return the jobs of all methods on one image in a run, with their layers."""
-        views = self._views(inputs)
-        if self.on_disk:
+        views = self.inputs.views(inputs)
+        if self.inputs.on_disk:
             sample = self.region.sample(inputs.image)
             return [
                 job_on_disk(
-                    self._viewer, self._disk_run(inputs, method), sample, run, self._on_result
+                    self._viewer, self._disk_run(inputs, method), sample, run, self.runs.take
                 )
                 for method in methods
             ]
@@ -210,7 +144,7 @@ class DeconvolvePage(QWidget):
         folder = self.autosave.folder_of(inputs.image)
         return [
             job_in_memory(
-                self._viewer, inputs, views, method, shared, run, self._on_result,
+                self._viewer, inputs, views, method, shared, run, self.runs.take,
                 folder=folder, is_last=method is methods[-1],
             )
             for method in methods
@@ -225,83 +159,34 @@ class DeconvolvePage(QWidget):
             first=self.region.visible_box(inputs.image),
         )
 
-    def _views(self, inputs: Inputs) -> ViewLayers | None:
-        """Return both views; None without a second."""
-        if self.second.image.layer is None:
-            return None
-        image, psf = inputs.image, inputs.psf
-        if psf is None:
-            raise FieldError("two views need their PSFs; choose at least the first's.", self.psf)
-        if isinstance(psf, StatedPsf):
-            raise FieldError(
-                "two views need PSFs in layers; get the first's on the page PSF, and choose it.",
-                self.psf,
-            )
-        if self.second.image.layer is image.layer:
-            raise FieldError(
-                f"{image.name} is chosen as both views; choose another as the second.",
-                self.second.image,
-            )
-        if image.data.ndim == 2:
-            raise RlnError(f"{image.name} is a plane; choose two stacks of one object.")
-        image.check_upright()
-        if not self.region.is_whole or self.destination.on_disk or self.channels.others:
-            raise RlnError(
-                "two views are deconvolved whole, in memory and one channel at a time; choose the "
-                "whole image, a result in memory, and one channel."
-            )
-        return self.second.views(image, psf)
-
     def _plan(self) -> dict[str, Callable[[], str]]:
-        """Return functions that return what a method needs, by its name."""
+        """Return functions that return what a method needs, by its description."""
         methods = self.methods.chosen()
-        inputs = self._inputs(methods)[0]
-        views, image = self._views(inputs), inputs.image
-        if self.on_disk:
-            return {m.name: self._disk_run(inputs, m).needs for m in methods}
+        inputs = self.inputs.of(methods)[0]
+        views, image = self.inputs.views(inputs), inputs.image
+        if self.inputs.on_disk:
+            return {m.described: self._disk_run(inputs, m).needs for m in methods}
         size, shape, number = None, image.shape, 1  # size: of the PSF on the image's voxels
         if views is not None:
             size, shape, number = views.psf_shape(), views.result_shape(), 2
         elif inputs.psf is not None:
             size = inputs.psf.shape_on(image.voxel_um)
-        return {m.name: partial(needs_in_memory, m, shape, size, number) for m in methods}
+        return {m.described: partial(needs_in_memory, m, shape, size, number) for m in methods}
 
     def _jobs_to_copy(self) -> list[Run]:
         """Return a job for every channel and method; see :func:`jobs_of` for errors."""
         methods = self.methods.chosen()
         return [
             job
-            for inputs in self._inputs(methods)
+            for inputs in self.inputs.of(methods)
             for job in jobs_of(
-                inputs, self._views(inputs), methods, self.destination, on_disk=self.on_disk
+                inputs,
+                self.inputs.views(inputs),
+                methods,
+                self.destination,
+                on_disk=self.inputs.on_disk,
             )
         ]
-
-    def _batch_task(self) -> BatchTask:
-        return BatchTask(
-            methods=self.methods.chosen(),
-            psf=self.psf.source("the PSF") if self.psf.layer else None,
-            repair=self.repair.isChecked(),
-            output=self.destination.format.settings(),
-            execution=self.destination.execution.settings(),
-        )
-
-    def _open_batch(self) -> None:
-        if self.image.layer is not None:
-            path = path_of(self.image.layer)
-            if path.exists():
-                self.batch.add(str(path))
-        if self.destination.folder.line.text():
-            self.batch.folder.suggest(Path(self.destination.folder.line.text()))
-        self.batch.show()
-        self.batch.raise_()
-
-    def _study_inputs(self) -> tuple[LayerImage, list[ChosenMethod]]:
-        return self.psf.source("the PSF"), self.methods.chosen()
-
-    def _open_study(self) -> None:
-        self.study.show()
-        self.study.raise_()
 
     def _run_whole(self) -> None:
         self.region.choose_whole()
@@ -333,27 +218,9 @@ class DeconvolvePage(QWidget):
             if layer is not None:
                 self.destination.suggest_for(self.image.source("the image"))
 
-    def _on_result(self, result: FinishedResult) -> None:
-        self.result_finished.emit(result)
-        layer, run = result.stream.layer, result.run
-        if isinstance(layer, Image):
-            run.results.append(layer.name)
-            run.layers.add(layer)
-            self.history.update(run)
-
-    def _on_report(self, job: BackgroundJob, update: Update) -> None:
-        if job in self._streams and update.content is not None:
-            stream, _ = self._streams[job]
-            stream.update(update.content, update.due)
-
-    def _on_end(self, job: BackgroundJob) -> None:
+    def _on_end(self) -> None:
         self.costs.refresh()
         self.stated.refresh()
-        _, run = self._streams.pop(job, (None, None))
-        if run is None or any(other is run for _, other in self._streams.values()):
-            return
-        if run.results:  # after its last method they are arranged and compared
-            self.run_finished.emit()
 
     def _connect(self) -> None:
         self.region.update_requested.connect(lambda: self.bar.attempt(self._update_region))
@@ -365,10 +232,11 @@ class DeconvolvePage(QWidget):
             self.destination.changed, self.methods.changed, self.channels.changed,
         ):  # fmt: skip
             changed.connect(self.costs.refresh)
+            changed.connect(self.bar.forget_refusal)
+        self.image.changed.connect(self.bar.forget)
         self.stated.page_requested.connect(self.page_requested)
         self.compare_button.clicked.connect(lambda: self.page_requested.emit("Compare"))
         self.history.use_requested.connect(self._use)
-        self.jobs.reported.connect(self._on_report)
         self.jobs.ended.connect(self._on_end)
 
     def _lay_out(self) -> None:
@@ -391,7 +259,7 @@ class DeconvolvePage(QWidget):
             ("Second view", self.second),
             margin=0,
         )
-        tools = fill(QHBoxLayout(), self.copy, self.batch_button, self.study_button)
+        tools = fill(QHBoxLayout(), self.copy, self.windows)
         fill(QVBoxLayout(rare), others, tools, self.history, margin=0)
         for label in (self.verdicts, self.compare_button):
             label.setVisible(False)

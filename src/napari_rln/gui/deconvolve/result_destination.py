@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from magicgui.widgets import FileEdit
 from qtpy.QtCore import Signal
@@ -11,6 +13,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import available_bytes
 from napari_rln.engine.execution import Execution, Output, OutputFormat
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layer_jobs import path_of
@@ -20,7 +23,10 @@ from napari_rln.io.paths import check_folder, is_microscope_name, is_zarr
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"
 _BYTES_PER_VOXEL = 200  # of an image that is deconvolved in memory, roughly
+_TIGHT = {"margin": 0, "spacing": 2}
 _NOT_IN_NAMES = dict.fromkeys(map(ord, '/\\:*?"<>|'), "-")
+
+S = TypeVar("S")
 
 
 class FolderField(QWidget):
@@ -77,21 +83,25 @@ class ResultDestination(QWidget):
             "continued.</p>"
         )
         self.folder = FolderField()
-        # All fields are on top, as the forms are folded as a whole.
-        self.format = Form(OutputFormat, top=[field.name for field in fields(OutputFormat)])
-        self.execution = Form(Execution, top=[field.name for field in fields(Execution)])
-        forms, self._disk_options = QWidget(), QWidget()
-        tight = {"margin": 0, "spacing": 2}
-        fill(QVBoxLayout(forms), self.format, self.execution, **tight)
-        advanced = Collapsible("Advanced", forms)
-        fill(QVBoxLayout(self._disk_options), self.folder, advanced, **tight)
-        fill(QVBoxLayout(self), self.box, self._disk_options, **tight)
+        self._disk_options = QWidget()
+        advanced = Collapsible("Advanced", Deferred(self._forms))
+        fill(QVBoxLayout(self._disk_options), self.folder, advanced, **_TIGHT)
+        fill(QVBoxLayout(self), self.box, self._disk_options, **_TIGHT)
         self._chosen_by_user = False
         self._show_options()
         self.box.currentIndexChanged.connect(self._show_options)
         self.box.activated.connect(self._on_user_choice)
-        for widget in (self.folder, self.execution, self.format):
-            widget.changed.connect(self.changed)
+        self.folder.changed.connect(self.changed)
+
+    @cached_property
+    def format(self) -> Form[OutputFormat]:
+        """The form of the files' format."""
+        return self._form(OutputFormat)
+
+    @cached_property
+    def execution(self) -> Form[Execution]:
+        """The form of the parts, processes and memory of a run."""
+        return self._form(Execution)
 
     @property
     def on_disk(self) -> bool:
@@ -120,6 +130,17 @@ class ResultDestination(QWidget):
         """Return path and format of a method's result; errors as in :meth:`FolderField.path`."""
         path = self.folder.path() / f"{file_name(f'{image.name} {method}')}.ome.zarr"
         return self.format.settings().at(path)
+
+    def _form(self, kind: type[S]) -> Form[S]:
+        # All fields are on top, as the forms are folded as a whole.
+        form = Form(kind, top=[field.name for field in fields(kind)])  # type: ignore[arg-type]
+        form.changed.connect(self.changed)
+        return form
+
+    def _forms(self) -> QWidget:
+        forms = QWidget()
+        fill(QVBoxLayout(forms), self.format, self.execution, **_TIGHT)
+        return forms
 
     def _on_user_choice(self) -> None:
         self._chosen_by_user = True

@@ -17,7 +17,7 @@ from napari_rln.gui.deconvolve.ondisk import DiskResult, DiskResultStream, DiskR
 from napari_rln.gui.deconvolve.second_view import ViewLayers
 from napari_rln.gui.deconvolve.streams import ResultStream
 from napari_rln.gui.jobs import BackgroundJob, Steps
-from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layers import LayerImage, record_of
 
 Stream = ResultStream | DiskResultStream
 Finished = Callable[[FinishedResult], None]
@@ -37,16 +37,18 @@ def job_in_memory(
 ) -> tuple[BackgroundJob, ResultStream]:
     """Return the job of a method in memory, and its layer.
 
-    ``finished`` takes the result, with the ``run`` that it is part of; it is also written into a
-    ``folder``. After the last method of an image the iterations that they share are freed.
+    ``finished`` takes the result, with the ``run`` that it is part of, or the estimate that was
+    displayed when it was cancelled; a complete result is also written into a ``folder``. After the
+    last method of an image the iterations that they share are freed.
     """
     dual = "" if views is None else "dual "
     title = f"{inputs.image.name} \N{MIDDLE DOT} {dual}{method.name}"
     stream = ResultStream(viewer, inputs.image, title)
+    hashes: dict[str, str] = {}  # of the inputs, once they are read
     if views is None:
-        steps = partial(inputs.deconvolve, method, shared)
+        steps = partial(inputs.deconvolve, method, shared, hashes)
     else:
-        steps = partial(views.deconvolve, method, inputs.repair)
+        steps = partial(views.deconvolve, method, inputs.repair, hashes)
 
     def all_steps() -> Steps[Volume]:
         try:
@@ -63,8 +65,13 @@ def job_in_memory(
     def stop(reason: str) -> None:
         name = " ".join([method.method.kind, *dual.split()])
         facts = {"image": inputs.image.name, "psf": inputs.psf.name if inputs.psf else None}
-        made = Record(method=name, settings=method.method.as_json(), facts=facts)
+        settings = method.method.as_json()
+        made = Record(method=name, settings=settings, facts=facts, inputs=dict(hashes))
         stream.stop(made, reason)
+        kept = record_of(stream.layer) if stream.layer in viewer.layers else None
+        # One by a fraction of the photons says too little about the image.
+        if reason == "cancelled" and kept is not None and "estimated_from" not in kept.facts:
+            finished(FinishedResult(stream, kept, inputs, run, shared))
 
     key = inputs.key, views and views.key, method
     return BackgroundJob(title, all_steps, key=key, done=finish, stopped=stop), stream

@@ -1,6 +1,7 @@
 """Second view of the object, which is registered to the first and deconvolved with it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from napari.components import ViewerModel
@@ -13,6 +14,7 @@ from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.deconvolve.streams import PairedViews
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
@@ -33,15 +35,25 @@ class SecondViewChoice(QWidget):
             "<p>Another stack of the same object taken from the side, as by a diSPIM. Both are "
             "deconvolved together, each with its own PSF. Choose it if you have one.</p>"
         )
-        self.psf = SecondPsfPicker(viewer)
-        self.form = Form(DualSettings, top=("rotation", "transform"))
-        self._options = QWidget()
-        fill(QFormLayout(self._options), ("PSF", self.psf), self.form, margin=0)
+        self._viewer = viewer
+        self._options = Deferred(self._make_options)
         fill(QFormLayout(self), self.image, self._options, margin=0)
         self._show_options()
         self.image.changed.connect(self._show_options)
-        for widget in (self.psf, self.form):
-            widget.changed.connect(self.changed)
+
+    @cached_property
+    def psf(self) -> SecondPsfPicker:
+        """The PSF of the second view."""
+        picker = SecondPsfPicker(self._viewer)
+        picker.changed.connect(self.changed)
+        return picker
+
+    @cached_property
+    def form(self) -> Form[DualSettings]:
+        """The settings of the registration."""
+        form = Form(DualSettings, top=("rotation", "transform"))
+        form.changed.connect(self.changed)
+        return form
 
     def views(self, image: LayerImage, psf: LayerImage) -> "ViewLayers":
         """Return both views, this one first; errors as in :meth:`LayerPicker.source`."""
@@ -52,6 +64,11 @@ class SecondViewChoice(QWidget):
             psf_second=self.psf.source_or(psf),
             settings=self.form.settings(),
         )
+
+    def _make_options(self) -> QWidget:
+        options = QWidget()
+        fill(QFormLayout(options), ("PSF", self.psf), self.form, margin=0)
+        return options
 
     def _show_options(self) -> None:
         self._options.setVisible(self.image.layer is not None)
@@ -75,9 +92,15 @@ class ViewLayers:
         sources = (self.first, self.second, self.psf_first, self.psf_second)
         return *(source.key for source in sources), self.settings
 
-    def deconvolve(self, chosen: ChosenMethod, repair: bool) -> Steps[Volume]:
-        """Yield updates of a deconvolution; return its result."""
+    def deconvolve(
+        self, chosen: ChosenMethod, repair: bool, hashes: dict[str, str]
+    ) -> Steps[Volume]:
+        """Yield updates of a deconvolution; return its result.
+
+        ``hashes`` gets those of the inputs, as in a record, once they are read.
+        """
         pair = yield from self._pair(chosen, repair)
+        hashes |= pair.inputs
         yield Update(
             Progress(activity="views are registered"),
             PairedViews(pair.first.image, pair.second.image),

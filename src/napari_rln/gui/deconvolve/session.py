@@ -8,7 +8,8 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QCheckBox
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.deconvolve.method_list import MethodList, State
+from napari_rln.gui.deconvolve.method_list import MethodList
+from napari_rln.gui.deconvolve.method_row import State
 from napari_rln.gui.remembered import layer_key, remember, remembered
 
 _LAST = "deconvolve"  # key of the last run's; those of an image have its key after it

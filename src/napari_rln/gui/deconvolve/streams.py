@@ -125,6 +125,8 @@ class ResultStream(LayerStream):
         if newest > displayed.iteration:  # kept since it was drawn
             displayed = Estimate(newest, self.iterates[newest])
             self._set(displayed.data)
+        if self.iterates:
+            self.iterates[displayed.iteration] = displayed.data
         facts: dict[str, Any] = {"iterations": displayed.iteration, "stopped_by": reason}
         if displayed.from_stop_search:
             facts["estimated_from"] = "a fraction of the photons, from the search for the stop"
@@ -137,9 +139,10 @@ class ResultStream(LayerStream):
         record = record_of(self.layer)
         if record is None:
             return
-        before, data = record.facts["iterations"], self.iterates[iteration]
+        facts, data = record.facts, self.iterates[iteration]
+        before = self.layer.name.removesuffix(f" ({facts['stopped_by']})")  # of a cancelled one
         self.layer.data = data if self.layer.ndim == 3 else data[0]
-        self.layer.name = f"{self.layer.name.removesuffix(str(before))}{iteration}"
+        self.layer.name = f"{before.removesuffix(str(facts['iterations']))}{iteration}"
         self._change_facts(record, {"iterations": iteration, "stopped_by": "chosen"})
 
     def _change_facts(self, record: Record, facts: dict[str, Any]) -> None:

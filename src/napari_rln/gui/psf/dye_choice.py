@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox
 
+from napari_rln.gui.narrow_box import make_narrow
 from napari_rln.psf.dyes import DYES, Dye
 
 _TIP = (
@@ -22,8 +23,7 @@ class DyeChoice(QComboBox):
     def __init__(self) -> None:
         super().__init__(toolTip=_TIP)
         self.setPlaceholderText("choose")
-        self.setSizeAdjustPolicy(self.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(12)
+        make_narrow(self)
         self.list_first(())
         self.activated.connect(lambda: self.chosen.emit(self.dye))
 
@@ -40,7 +40,6 @@ class DyeChoice(QComboBox):
             self.addItem(_text(dye), dye)
         if dyes:
             self.insertSeparator(len(dyes))
-        self.view().setMinimumWidth(self.view().sizeHintForColumn(0))  # wider than the box
         self.show_dye(before)
 
     def show_dye(self, dye: Dye | None) -> None:

@@ -10,7 +10,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.layers import optics_of
 from napari_rln.psf.dyes import Dye, dye_named
-from napari_rln.psf.optics import MISSING, as_words
+from napari_rln.psf.optics import MISSING, Optics, as_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +19,25 @@ class FileOptics:
 
     Attributes
     ----------
-    stated, assumed
-        Settings by name, from the file and from what it states.
+    optics
+        The optics, as the file states them.
+    assumed
+        Settings by name that follow from what it states.
     dye
         That which the channel is named after; none if it is not.
     text
         All of this in words, and what is missing.
     """
 
-    stated: dict[str, Any]
+    optics: Optics
     assumed: dict[str, Any] = field(default_factory=dict)
     dye: Dye | None = None
     text: str
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Settings by name, from the file."""
+        return self.optics.stated
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -58,5 +65,5 @@ def file_optics(layer: Layer) -> FileOptics | None:
     file = Path(layer.source.path or layer.name).name
     text = with_labels(f"From {file}: {as_words(stated)}. {rest}")
     return FileOptics(
-        stated=stated, assumed=assumed, dye=dye_named(optics.channel), text=text.strip()
+        optics=optics, assumed=assumed, dye=dye_named(optics.channel), text=text.strip()
     )

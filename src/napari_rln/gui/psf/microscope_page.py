@@ -12,7 +12,7 @@ from napari.layers import Layer
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_rln.core.errors import RlnError, warn
+from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.volume import VoxelUm
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments
@@ -28,8 +28,8 @@ from napari_rln.gui.psf.template_choice import TemplateChoice
 from napari_rln.gui.remembered import layer_key, remember, remembered
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.theme import NOTE, WARNING
-from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.dyes import Dye
+from napari_rln.psf.from_optics import CompletedOptics, sources_of
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.templates import OPTICS, MicroscopeTemplate
 
@@ -52,6 +52,7 @@ _ASSUMED = (
     "Assumed, as the file does not state it. Check it.",
 )
 _AGAIN = f' <a href="fill" style="color: {NOTE}">Use these again</a>'
+_PLAIN = as_dict(MicroscopeSettings())
 _KEY = "microscope"  # of what is remembered
 _WAIT_MS = 500  # from a change until it is remembered, as more may follow
 
@@ -69,6 +70,8 @@ class MicroscopePage(QWidget):
         self._image, self._jobs = image, jobs
         self._layer: ref[Layer] | None = None  # that the form was last filled in for
         self._file: FileOptics | None = None
+        # What is shown as a default or from a file: other values are the user's.
+        self._shown_by_itself = _PLAIN
         self._is_filling = False
         self.form = Form(MicroscopeSettings, top=_TOP)
         self.templates, self.dyes = TemplateChoice(self._template, bar.attempt), DyeChoice()
@@ -103,17 +106,22 @@ class MicroscopePage(QWidget):
         image, voxel_um = self._grid()
         planes = image.shape[0] if image else None
         name = name_of(settings)
-        missing = self._file is not None and "na" not in self._file.settings
-
-        def compute() -> Any:
-            if missing:
-                warn(f"NA {settings.na:g} is not from the file; check that it is the objective's.")
-            return compute_psf(settings, voxel_um, planes=planes, name=name)
-
+        known = self._completed(settings)
         remember(_KEY, as_dict(settings))
         key = (settings, voxel_um, planes)
-        steps = one_step("computing", compute)
+        steps = one_step("computing", lambda: known.psf(voxel_um, planes, name))
         self._jobs.add(BackgroundJob(name, steps, key=key, done=self.created.emit))
+
+    def _completed(self, settings: MicroscopeSettings) -> CompletedOptics:
+        """Return the microscope of the form, and where its values are from."""
+        names, layer = ("modality", *_ROWS[settings.modality]), self._image.layer
+        if self._file is None or layer is None or settings.modality == "gaussian":
+            shown = {name: getattr(settings, name) for name in names}
+            given = {name: value for name, value in shown.items() if value is not None}
+            return CompletedOptics(
+                settings=settings, channel="", stated={}, given=given, assumed=()
+            )
+        return sources_of(settings, self._file.optics, names, name=layer.name)
 
     def _grid(self) -> tuple[LayerImage | None, VoxelUm]:
         """Return the chosen image, or none, and the voxel size."""
@@ -141,26 +149,42 @@ class MicroscopePage(QWidget):
             self._layer = None if layer is None else ref(layer)
             self._file = None if layer is None else file_optics(layer)
             own = layer is not None and self._show_remembered(_key_of(layer))
-            if self._file is not None and not own:
+            if own:
+                self._shown_by_itself = {}
+            elif self._file is not None:
                 self._use_file()
         self._refresh()
 
     def _use_file(self) -> None:
+        """Show what the file states, and ask for what nobody has given."""
         assert self._file is not None
-        self._fill(self._file.settings)
+        free = [name for name in self._shown_by_itself if not self._is_given(name)]
+        lacking = [name for name in self._file.optics.missing if name in free]
+        shown = {name: _PLAIN[name] for name in free} | self._file.settings  # none of another file
+        self._fill(shown)
+        for name in lacking:
+            self.form.fields[name].ask()
+        self._shown_by_itself = shown | dict.fromkeys(lacking)
         self._show_dye(self._file.dye)
         self._refresh()
+
+    def _is_given(self, name: str) -> bool:
+        """Return whether a value is one of the user, or of a microscope that he chose."""
+        by_itself = self._shown_by_itself
+        return name not in by_itself or not _same(self._value(name), by_itself[name])
 
     def _use_template(self, template: MicroscopeTemplate) -> None:
         self.dyes.list_first(template.dyes)
         self._fill(template.optics)
+        kept = self._shown_by_itself.keys() - template.optics.keys()
+        self._shown_by_itself = {name: self._shown_by_itself[name] for name in kept}
         if template.pixel_um is not None:
             pixel = template.pixel_um
             self.voxel.value = (self.voxel.value[0], pixel, pixel)
         self._on_change()
 
     def _use_dye(self, dye: Dye) -> None:
-        excitation = excitation_um(dye, self.form.fields["modality"].value)
+        excitation = excitation_um(dye, self.form.value("modality"))
         changed = {"wavelength_um": dye.emission_um}
         if excitation is not None:
             changed["excitation_um"] = excitation
@@ -181,8 +205,7 @@ class MicroscopePage(QWidget):
         """Show values, which are not remembered as the user's."""
         self._is_filling = True
         try:
-            for name, value in values.items():
-                self.form.fields[name].value = value
+            self.form.show_values(values)
         finally:
             self._is_filling = False
 
@@ -196,8 +219,7 @@ class MicroscopePage(QWidget):
 
     def _excite(self) -> None:
         """Fill in the dye's excitation where the type of microscope needs another one."""
-        fields, dye = self.form.fields, self.dyes.dye
-        modality, now = fields["modality"].value, _value(fields["excitation_um"])
+        modality, now, dye = self._value("modality"), self._value("excitation_um"), self.dyes.dye
         needed = None if dye is None else excitation_um(dye, modality)
         if dye is None or needed is None:
             return
@@ -229,8 +251,8 @@ class MicroscopePage(QWidget):
 
     def _refresh(self) -> None:
         """Show the rows of the type of microscope, and where the values are from."""
-        shown = {name: _value(field) for name, field in self.form.fields.items()}
-        modality = self.form.fields["modality"].value
+        shown = {name: self._value(name) for name in self.form.fields}
+        modality = self.form.value("modality")
         self.form.show_only(("modality", *_ROWS[modality]))
         self.form.show_row(self.dyes, modality != "gaussian")
         self.form.show_row(self.voxel, self._image.layer is None)
@@ -249,9 +271,16 @@ class MicroscopePage(QWidget):
         self.source.setText("" if file is None else file.text + (_AGAIN if differs else ""))
         self.source.setVisible(file is not None)
 
+    def _value(self, name: str) -> Any:
+        """Return the value of a field; None if it is invalid."""
+        try:
+            return self.form.value(name)
+        except RlnError:
+            return None
+
     def _show_dye(self, dye: Dye | None) -> None:
         """Show a dye if the emission is that of the dye, else none."""
-        emission = _value(self.form.fields["wavelength_um"])
+        emission = self._value("wavelength_um")
         fits = dye is not None and _same(dye.emission_um, emission)
         self.dyes.show_dye(dye if fits else None)
 
@@ -265,14 +294,6 @@ def name_of(settings: MicroscopeSettings) -> str:
 
 def _key_of(layer: Layer) -> str:
     return f"{_KEY} of {layer_key(layer)}"
-
-
-def _value(field: Any) -> Any:
-    """Return the value of a field; None if it is invalid."""
-    try:
-        return field.value
-    except RlnError:
-        return None
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -1,6 +1,7 @@
 """The dock that computes, examines and repairs point spread functions."""
 
 import dataclasses
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments, psf_arguments
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.dropped_files import FileDrops
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.help_button import HelpButton
@@ -35,7 +37,7 @@ from napari_rln.gui.psf.microscope_page import MicroscopePage
 from napari_rln.gui.psf.psf_pictures import PsfPictures, psf_pictures
 from napari_rln.gui.psf.repairs import Repairs
 from napari_rln.gui.psf.thumbnails import Thumbnails
-from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.runbar import RunBar, as_sentence
 from napari_rln.io.paths import check_tiff_output
 from napari_rln.io.volumes import write
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -64,8 +66,6 @@ class PsfPage(QWidget):
         self.bar.run_button.setVisible(False)  # each page has its own
         self.image = VolumePicker(napari_viewer, prefer=is_raw, optional="none")
         self.microscope = MicroscopePage(self.image, self.jobs, self.bar)
-        self.beads = BeadsPage(napari_viewer, self.jobs, self.bar)
-        self.opening = FilePage(self.jobs, self.bar)
         self.pages, self._box = StackedPages(), QGroupBox("PSF")
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
         tip = (
@@ -89,16 +89,31 @@ class PsfPage(QWidget):
         self._lay_out()
         FileDrops(self, self.open_file)
         self._timer.timeout.connect(self.examine)
-        for page in (self.microscope, self.beads, self.opening):
-            page.created.connect(self.add_psf)
+        self.microscope.created.connect(self.add_psf)
         for changed in (self.image.changed, self.psf.changed, self.check_optics.toggled):
             changed.connect(self._examine_soon)
         self.microscope.form.changed.connect(self._on_optics)
+        self.microscope.form.changed.connect(self.bar.forget_refusal)
+        self.image.changed.connect(self.bar.forget)
         self.repair_button.clicked.connect(lambda: self.bar.attempt(self.repair))
         self.all_button.clicked.connect(self._repair_all)
         self.save_button.clicked.connect(lambda: self.bar.attempt(self.save))
         self.examinations.failed.connect(lambda _, failure: self._show_message(failure.message))
         self.examine()
+
+    @cached_property
+    def beads(self) -> BeadsPage:
+        """The tab that measures a PSF from beads."""
+        page = BeadsPage(self._viewer, self.jobs, self.bar)
+        page.created.connect(self.add_psf)
+        return page
+
+    @cached_property
+    def opening(self) -> FilePage:
+        """The tab that opens a file."""
+        page = FilePage(self.jobs, self.bar)
+        page.created.connect(self.add_psf)
+        return page
 
     @property
     def is_busy(self) -> bool:
@@ -168,6 +183,11 @@ class PsfPage(QWidget):
         path = named if has_ending else named.with_name(f"{named.name}{_ENDING}")
         check_tiff_output(path)
         replace = path == named  # else the dialog has not asked whether to
+        if path.exists() and not replace:
+            raise RlnError(
+                f"there is a file {path.name} already; choose it in the dialog to replace it, or "
+                "type another name."
+            )
         steps = one_step("writing", lambda: write(psf.read(), path, replace=replace))
         note = f"The PSF is in {path}."
         self.jobs.add(BackgroundJob(f"Saving {path.name}", steps, key=path, end_note=note))
@@ -236,8 +256,7 @@ class PsfPage(QWidget):
 
     def _show_message(self, message: str) -> None:
         self.repair_part.setVisible(False)
-        message = with_labels(message)
-        self.thumbnails.clear(f"{message[:1].upper()}{message[1:]}")
+        self.thumbnails.clear(as_sentence(with_labels(message)))
 
     def _lay_out(self) -> None:
         for title, page, tip in (
@@ -246,8 +265,16 @@ class PsfPage(QWidget):
                 self.microscope,
                 "Compute the PSF from the data of the microscope.",
             ),
-            ("From beads", self.beads, "Measure the PSF in a stack of small beads."),
-            ("From a file", self.opening, "Open the PSF from a file, or drop the file here."),
+            (
+                "From beads",
+                Deferred(lambda: self.beads),
+                "Measure the PSF in a stack of small beads.",
+            ),
+            (
+                "From a file",
+                Deferred(lambda: self.opening),
+                "Open the PSF from a file, or drop the file here.",
+            ),
         ):
             self.pages.add(title, page)
             self.pages.tabs.setTabToolTip(self.pages.tabs.count() - 1, f"<p>{tip}</p>")

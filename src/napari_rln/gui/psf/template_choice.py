@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui.layouts import fill
+from napari_rln.gui.narrow_box import make_narrow
 from napari_rln.psf.templates import MicroscopeTemplate, Templates
 
 _TIP = (
@@ -44,10 +45,7 @@ class TemplateChoice(QWidget):
         self._known: dict[str, MicroscopeTemplate] = {}  # without damaged ones
         self.box = QComboBox(toolTip=_TIP)
         self.box.setPlaceholderText("choose")
-        self.box.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.box.setMinimumContentsLength(8)
+        make_narrow(self.box, 8)
         self.button = QToolButton(text="\N{HORIZONTAL ELLIPSIS}", toolTip=_MENU_TIP)
         self.button.setStyleSheet("QToolButton::menu-indicator { image: none; }")
         self.button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
@@ -127,6 +125,4 @@ class TemplateChoice(QWidget):
                 self._known[name] = templates.load(name)
             except RlnError:  # damaged: said why when it is chosen
                 continue
-        view = self.box.view()
-        view.setMinimumWidth(view.sizeHintForColumn(0))  # wider than the box
         self.box.setCurrentIndex(self.box.findText(chosen))

@@ -19,6 +19,7 @@ from napari_rln.deconvolution.views import DualSettings
 from napari_rln.gui import preferences
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
+from napari_rln.gui.narrow_box import make_narrow
 from napari_rln.gui.training.second_psf import SecondPsf
 from napari_rln.networks.library import Library
 from napari_rln.simulate.structures import StructureSettings
@@ -93,12 +94,12 @@ class InterruptedRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         tip = (
             "<p>Trainings that were cancelled, or stopped as napari was closed. Open the PSF and "
             "the image of one, then press Resume.</p>"
         )
-        self.box = QComboBox(sizeAdjustPolicy=policy, toolTip=tip)
+        self.box = QComboBox(toolTip=tip)
+        make_narrow(self.box, 8)
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
         self.resume_button.setToolTip("<p>Goes on where the training ended. Press it.</p>")
         self.discard_button.setToolTip("<p>Deletes its state. Press it to free the name.</p>")

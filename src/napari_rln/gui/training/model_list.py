@@ -49,6 +49,7 @@ class ModelList(QWidget):
         self.library_watcher = LibraryWatcher(self)
         self.tree = QTreeWidget(rootIsDecorated=False, uniformRowHeights=True)
         self.tree.setHeaderLabels(COLUMNS)
+        self.tree.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         header = self.tree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)

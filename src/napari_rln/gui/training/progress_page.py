@@ -1,9 +1,12 @@
 """Page with the progress of a training: its phases, then its curves, and what can be done."""
 
+from functools import cached_property
+
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.training.example_layers import ExampleLayers
 from napari_rln.gui.training.loss_curves import Curves
@@ -45,7 +48,8 @@ class ProgressPage(QWidget):
         self._update: TrainingUpdate | None = None  # the last one with a preview
         self._has_step = False  # so that there is a model
         self.model = ""  # of the ended training
-        self.phases, self.curves = QLabel(_EMPTY, wordWrap=True), Curves(viewer)
+        self._viewer = viewer
+        self.phases, self._place = QLabel(_EMPTY, wordWrap=True), Deferred(lambda: self.curves)
         self.phases.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.legend = QLabel(_LEGEND, wordWrap=True)
         self.view_button = QPushButton("Back to my image", toolTip=_BACK_TIP)
@@ -54,7 +58,7 @@ class ProgressPage(QWidget):
         self.use_button = QPushButton("Use this model", toolTip=_USE_TIP)
         buttons = fill(QHBoxLayout(), self.view_button, self.show_button, self.stop_button)
         parts = (self.legend, self.use_button, buttons)
-        fill(QVBoxLayout(self), (self.phases, 1), (self.curves, 1), *parts, margin=4)
+        fill(QVBoxLayout(self), (self.phases, 1), (self._place, 1), *parts, margin=4)
         self.view_button.clicked.connect(examples.back)
         self.show_button.clicked.connect(self._show)
         self.stop_button.clicked.connect(self.stop_requested)
@@ -62,6 +66,11 @@ class ProgressPage(QWidget):
         examples.changed.connect(self.refresh)
         self._show_curves(False)
         self.refresh()
+
+    @cached_property
+    def curves(self) -> Curves:
+        """The curves of quality and loss."""
+        return Curves(self._viewer)
 
     def begin(self, run: TrainingRun) -> None:
         """Show the progress of a training from now on."""
@@ -119,5 +128,5 @@ class ProgressPage(QWidget):
         self.refresh()
 
     def _show_curves(self, on: bool) -> None:
-        self.curves.setVisible(on)
+        self._place.setVisible(on)
         self.phases.setVisible(not on)

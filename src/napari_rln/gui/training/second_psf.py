@@ -1,11 +1,13 @@
 """Choice of the second view, for networks of two views."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QVBoxLayout, QWidget
 
 from napari_rln.deconvolution.views import DualSettings
+from napari_rln.gui.deferred import Deferred
 from napari_rln.gui.forms import Form, tooltips
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
@@ -30,13 +32,23 @@ class SecondViewForm(QWidget):
         self.box = QComboBox(toolTip=tooltips(TrainSettings)["views"])
         for views, text in VIEWS_WORDS.items():
             self.box.addItem(text, views)
-        self.psf = SecondPsfPicker(viewer)
-        self.form = Form(
-            DualSettings, top=("rotation", "voxels"), hidden=("transform", "background_b", "seed")
-        )
-        fill(QFormLayout(self), ("Second PSF", self.psf), self.form, margin=0)
+        self._viewer = viewer
+        self._rows = Deferred(self._make_rows)
+        fill(QVBoxLayout(self), self._rows, margin=0)
         self.box.currentIndexChanged.connect(self._show_rows)
         self._show_rows()
+
+    @cached_property
+    def psf(self) -> SecondPsfPicker:
+        """The PSF of the second view."""
+        return SecondPsfPicker(self._viewer)
+
+    @cached_property
+    def form(self) -> Form[DualSettings]:
+        """The settings of the second view."""
+        return Form(
+            DualSettings, top=("rotation", "voxels"), hidden=("transform", "background_b", "seed")
+        )
 
     @property
     def views(self) -> Views:
@@ -55,5 +67,11 @@ class SecondViewForm(QWidget):
             return None
         return SecondPsf(psf=self.psf.source_or(psf), settings=self.form.settings())
 
+    def _make_rows(self) -> QWidget:
+        rows = QWidget()
+        fill(QFormLayout(rows), ("Second PSF", self.psf), self.form, margin=0)
+        return rows
+
     def _show_rows(self) -> None:
-        self.setVisible(self.views != "single")
+        for part in (self, self._rows):
+            part.setVisible(self.views != "single")

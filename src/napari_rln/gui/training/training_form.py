@@ -23,6 +23,7 @@ from napari_rln.gui.copy_button import Run, image_arguments, psf_arguments, seco
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, fill
+from napari_rln.gui.narrow_box import make_narrow
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.choices import ARCHITECTURES, NEW, PRESETS, RIVAL, RIVAL_PAPER, TIPS
 from napari_rln.gui.training.expected_time import expected_time
@@ -53,6 +54,7 @@ class TrainingForm(QWidget):
         self.architecture.addItems([*ARCHITECTURES])
         self.explanation, self.time = QLabel(wordWrap=True), QLabel(wordWrap=True)
         self.initial_model = QComboBox(toolTip=TIPS["initial"])
+        make_narrow(self.initial_model)
         self.second = SecondViewForm(viewer)
         self.name = QLineEdit(toolTip=TIPS["name"])
         self.training = Form(
@@ -230,7 +232,10 @@ class TrainingForm(QWidget):
         self._show_budget()
 
     def _show_budget(self) -> None:
-        by_minutes = self.training.fields["steps"].is_keyword
+        try:
+            by_minutes = self.training.value("steps") is None
+        except RlnError:  # invalid, and marked so
+            by_minutes = False
         self.training.show_only(("minutes",) if by_minutes else ())
         self.show_time()
 

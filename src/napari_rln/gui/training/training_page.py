@@ -43,7 +43,6 @@ class TrainingPage(QWidget):
         self.copy_button = CopyButton(lambda: [self.form.run()], self.bar.attempt)
         self.tabs = QTabWidget()
         self._drawn: BackgroundJob | None = None  # training on the page
-        self._is_paused = False
         self._lay_out()
         self._connect()
         self._refresh()
@@ -154,17 +153,8 @@ class TrainingPage(QWidget):
         self.page.refresh()
         if run is not None and run.stopping and self.jobs.paused:
             self.jobs.toggle_pause()  # else it would not stop
-        self._say_paused(run)
         self.interrupted.refresh(self._names())
         self.form.refresh_models()
-
-    def _say_paused(self, run: TrainingRun | None) -> None:
-        """Say once that the training is paused, and how it goes on."""
-        if self.jobs.paused and not self._is_paused and run is not None:
-            self.bar.show_message(
-                f"Training {run.plan.name} is paused, nothing is computed. Press Resume to go on."
-            )
-        self._is_paused = self.jobs.paused
 
     def _connect(self) -> None:
         self.jobs.changed.connect(self._refresh)
@@ -173,6 +163,9 @@ class TrainingPage(QWidget):
         self.jobs.cancelled.connect(self._on_cancelled)
         self.jobs.ended.connect(self._on_end)
         self.models.changed.connect(self.form.refresh_models)
+        for picker in (self.form.psf, self.form.image):
+            picker.changed.connect(self.bar.forget)
+        self.form.training.changed.connect(self.bar.forget_refusal)
         self.interrupted.resumed.connect(self._resume)
         self.page.stop_requested.connect(self.stop)
         for part in (self.page, self.models):

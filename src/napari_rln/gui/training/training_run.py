@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from napari_rln.deconvolution.views import psfs_of_views
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.steady_time import SteadyTime
 from napari_rln.gui.training.expected_time import MeasuredTime
 from napari_rln.gui.training.interrupted import InterruptedTraining, checkpoint_of, layer_names
 from napari_rln.gui.training.second_psf import SecondPsf
@@ -129,6 +130,8 @@ class TrainingRun:
     _losses: list[tuple[int, float]] = field(default_factory=list)
     _time: MeasuredTime = field(default_factory=MeasuredTime)
     _next_preview: float = 0.0
+    _left: SteadyTime = field(default_factory=SteadyTime)
+    _preparation_left: SteadyTime = field(default_factory=SteadyTime)
 
     @property
     def stopping(self) -> bool:
@@ -186,8 +189,17 @@ class TrainingRun:
                 self._time.add(report)
                 if report.phase == "train" and report.loss is not None:
                     self._losses.append((report.step, report.loss))
-                yield TrainingStep(report, self._preview(report))
+                yield TrainingStep(self._steady(report), self._preview(report))
             return report.model()
+
+    def _steady(self, report: TrainReport) -> TrainReport:
+        """Return a report whose times left vary less."""
+        now = time.monotonic()
+        return replace(
+            report,
+            seconds_left=self._left.update(report.seconds_left, now),
+            preparation_left=self._preparation_left.update(report.preparation_left, now),
+        )
 
     def _preview(self, report: TrainReport) -> Preview | None:
         """Return the report's preview, or one by the present weights if it is due.
