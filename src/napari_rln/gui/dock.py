@@ -33,6 +33,7 @@ _MODULES = {
 # Pixels: the pages' own, which napari would make room for only after it has shown the dock. On a
 # screen of 1280 pixels it leaves more than 600 for the canvas.
 _WIDTH = 330
+_PAUSE_MS = 20  # between two steps of opening, in which the window reacts
 _TIPS = {
     PSF: "The blur of the microscope: compute it, measure it from beads, or open it.",
     DECONVOLVE: "Run one or several methods on the image.",
@@ -199,7 +200,7 @@ class Dock(QWidget):
         self.is_loaded = True
         self._release_keys = self._bind_keys()
         get_plugin_settings("napari-rln")  # napari looks through all packages at the first call
-        QTimer.singleShot(0, self._on_tab)  # once the window is drawn
+        QTimer.singleShot(_PAUSE_MS, self._on_tab)
 
     def _on_tab(self) -> None:
         if self.is_loaded:
