@@ -165,7 +165,7 @@ def test_of_a_time_series_the_time_point_that_is_seen_is_taken():
     )
     source = source_of(layer, (2, 0, 0, 0))
     np.testing.assert_array_equal(source.read().data, layer.data[2])
-    assert source.name == "stack t 2"
+    assert source.name == "stack t=2"
     assert source.layer_of(source.read()).ndim == 3
 
 

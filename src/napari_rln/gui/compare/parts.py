@@ -10,7 +10,7 @@ from napari.utils.transforms import Affine
 from napari_rln.gui.layers import DISPLAY_ONLY
 
 LINKED = (
-    "attenuation", "contrast_limits", "gamma", "interpolation2d", "interpolation3d",
+    "attenuation", "blending", "contrast_limits", "gamma", "interpolation2d", "interpolation3d",
     "iso_threshold", "opacity", "projection_mode", "rendering",
 )  # fmt: skip
 """Attributes that a part shares with its layer, beside the colormap."""
