@@ -248,7 +248,7 @@ class ComparePage(QWidget):
                 compared.is_new = False  # the user compares them
                 self._add(compared)
         self._show_chosen()
-        if found and self.isVisible():
+        if found and self.isVisibleTo(self.window()):
             self.arrange()
 
     def _on_save(self) -> None:

@@ -4,11 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
-_FONT = (6.0, 11.0)  # points, smallest and largest
+_FONT = (5.5, 11.0)  # points, smallest and largest
 _SMALL = 8.0  # points, of a name that may be shortened
 _CHARACTER = 1.0  # pixels of the canvas per point
 _MARGIN = 24  # pixels beside a name
@@ -49,14 +48,14 @@ def show_names(
             colour = _colour(layer) if coloured else None
             look: dict[str, Any] = {
                 "font_size": points, "position": position, "color": colour, "box": True,
+                "box_color": None if colour is None else "black",
                 "visible": True,  # at last: then it is drawn once
             }  # fmt: skip
             _before.setdefault(layer, {name: getattr(overlay, name) for name in look})
         else:
             look = _before.pop(layer, {})
         for name, value in look.items():
-            if not np.array_equal(getattr(overlay, name), value):  # each change draws again
-                setattr(overlay, name, value)
+            setattr(overlay, name, value)
 
 
 def common_size(layers: Iterable[Layer], width: float) -> float:

@@ -90,8 +90,9 @@ class ResidualMaps:
             older.data = content.residual.data.reshape(older.data.shape)
             older.name, older.metadata = content.residual.name, metadata(content.residual)
             return
-        options = {"colormap": "PiYG", "contrast_limits": _LIMITS, "visible": False}
-        layer = content.image.layer_of(content.residual, **options)
+        # In 3D the brightest along a ray would hide what a result has too much.
+        options = {"colormap": "PiYG", "contrast_limits": _LIMITS, "rendering": "average"}
+        layer = content.image.layer_of(content.residual, visible=False, **options)
         self._maps[content.result] = layer
         self._viewer.add_layer(layer)
 

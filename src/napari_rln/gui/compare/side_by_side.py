@@ -28,8 +28,7 @@ class SideBySide(QObject):
         self._is_shown = self._keeps_camera = False
         self._panels: list[list[Layer]] = []
         self._columns = 0  # as of show
-        self._to_name: list[list[Layer]] = []  # by panel
-        self._size = 0.0  # of the names, points
+        self._to_name: list[tuple[list[Layer], float]] = []  # panels, and sizes in points
         self._timer = QTimer(self, singleShot=True, interval=_PAUSE_MS)
         self._timer.timeout.connect(self._name_next)
         follow(self, viewer.canvas.grid.events.enabled, self._on_grid)
@@ -123,15 +122,19 @@ class SideBySide(QObject):
         layers = [layer for panel in panels for layer in panel]
         show_names(set(self._named) - {*layers}, False)
         self._named = WeakSet(layers)
-        self._to_name = [[*panel] for panel in panels]
-        self._size = common_size(layers, panel_width(self._viewer))
+        row, width = self._columns or len(panels) or 1, panel_width(self._viewer)
+        self._to_name = []
+        for first in range(0, len(panels), row):
+            beside = panels[first : first + row]
+            size = common_size([layer for panel in beside for layer in panel], width)
+            self._to_name += [([*panel], size) for panel in beside]
         self._timer.start()
 
     def _name_next(self) -> None:
         if self._to_name:
-            panel = self._to_name.pop(0)
+            panel, size = self._to_name.pop(0)
             shown = [each for each in panel if each in self._named and each in self._viewer.layers]
-            show_names(shown, True, size=self._size, coloured=len(panel) > 1)
+            show_names(shown, True, size=size, coloured=len(panel) > 1)
             self._timer.start()
 
     def _end(self) -> None:

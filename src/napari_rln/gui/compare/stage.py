@@ -38,6 +38,8 @@ class Stage:
         self._viewer = viewer
         self._selection = [*viewer.layers.selection]
         self._grid = viewer.canvas.grid.enabled
+        self._tiling = viewer.canvas.overlay_tiling.top_right
+        viewer.canvas.overlay_tiling.top_right = "vertical"  # names in the corners one per line
         self._visible = {layer: layer.visible for layer in kept}
         others = [layer for layer in viewer.layers if isinstance(layer, Image) and layer.visible]
         self._hidden = [layer for layer in others if layer not in kept]
@@ -57,3 +59,4 @@ class Stage:
         for layer, visible in self._visible.items():
             layer.visible = visible
         self._viewer.canvas.grid.enabled = self._grid
+        self._viewer.canvas.overlay_tiling.top_right = self._tiling

@@ -88,8 +88,9 @@ class Swipe(QObject):
         for layer in both:
             layer.visible = False
         for layers, side in zip(sides, ("left", "right"), strict=True):
-            for layer in layers:
-                self._parts[layer] = part_of(layer, shortened(f"{side}: {layer.name}", half))
+            for i, layer in enumerate(layers):
+                name = shortened(f"{side}: {layer.name}", half)
+                self._parts[layer] = part_of(layer, name, is_lowest=i == 0)
         first = sides[0][0]
         self._line = divider_of(first, layer_axis(self._viewer, first, axis))
         self._sides, self._axis = sides, axis
