@@ -63,7 +63,7 @@ def results(dock):
 
 def test_rld_and_rln_stream_into_layers_and_are_compared(dock, idle):
     viewer, image = dock.viewer, dock.image.layer
-    dock.compare.truth.layer = viewer.layers[2]
+    dock.compare.known.truth.layer = viewer.layers[2]
     dock.methods.rows[0].kept_iterations.value = "1 2 5"
     seen = []
     dock.jobs.reported.connect(lambda job, update: seen.append((job.title, update.content)))
@@ -229,7 +229,7 @@ def test_a_region_is_kept_until_another_is_chosen(tuning, idle):
     assert dock.compare.layers()[-1].name == "cells · RLD 10"
 
 
-def test_residual_maps_stand_beside_their_results(dock, idle):
+def test_residual_maps_stand_in_a_row_of_their_own(dock, idle):
     viewer, grid = dock.viewer, dock.viewer.canvas.grid
     dock.methods.rows[0].form.fields["iterations"].value = 3
     dock.bar.run_button.click()
@@ -241,11 +241,11 @@ def test_residual_maps_stand_beside_their_results(dock, idle):
         dock.compare.residual_button.click()
         idle(dock.jobs)
         assert [layer.name for layer in viewer.layers if layer.visible] == [
-            "cells", "cells · RLD 3", "cells · RLD 3 · residual",
-            "cells · RLN universal", "cells · RLN universal · residual",
+            "cells", "cells · RLD 3", "cells · RLN universal",
+            "cells · RLD 3 · residual", "cells · RLN universal · residual",
         ]  # fmt: skip
         assert (grid.enabled, grid.stride) == (True, stride)
-        assert grid.actual_shape(viewer.layers) == (2, 3)  # four are the most in one row
+        assert grid.actual_shape(viewer.layers) == (2, 3)  # in a row of their own
         assert tuple(viewer.scene.camera.center) == center
     dock.methods.rows[1].check.setChecked(False)
     dock.methods.rows[0].form.fields["iterations"].value = 4
@@ -412,9 +412,9 @@ def test_a_reference_is_registered_and_compared(dock, idle, pair):
     idle(dock.jobs)
     moved = np.roll(image.data, (1, 2, -2), (0, 1, 2))
     other = viewer.add_image(moved, name="confocal", scale=image.scale, units=image.units)
-    dock.compare.reference.layer = other
-    dock.compare.transform.value = "translation"
-    dock.compare.register_button.click()
+    dock.compare.known.reference.layer = other
+    dock.compare.known.transform.value = "translation"
+    dock.compare.known.register_button.click()
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     found = viewer.layers["confocal · registered"]

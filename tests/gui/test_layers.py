@@ -165,8 +165,29 @@ def test_of_a_time_series_the_time_point_that_is_seen_is_taken():
     )
     source = source_of(layer, (2, 0, 0, 0))
     np.testing.assert_array_equal(source.read().data, layer.data[2])
-    assert source.name == "stack t 2"
+    assert source.name == "stack t=2"
     assert source.layer_of(source.read()).ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [
+        (None, "stack t=2"),  # napari calls it -4
+        (("Time",), "stack t=2"),
+        (("c",), "stack channel 2"),
+        (("position",), "stack position=2"),
+        (("t", "c"), "stack t=1, channel 2"),
+    ],
+)
+def test_names_say_time_point_and_channel(labels, name):
+    more = len(labels or "t")
+    layer = stack(
+        (3,) * more + (4, 6, 8),
+        scale=(1,) * more + (0.3, 0.1, 0.1),
+        units=("",) * more + UM,
+        axis_labels=labels and (*labels, "z", "y", "x"),
+    )
+    assert source_of(layer, (1, 2, 0, 0, 0)[2 - more :]).name == name
 
 
 def test_of_a_multiscale_image_the_finest_level_is_taken():

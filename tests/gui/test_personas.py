@@ -283,7 +283,7 @@ def test_a_methods_person_trains_compares_and_exports(
     page.image.layer, page.psf.layer = viewer.layers["cells"], viewer.layers["psf"]
     assert [row.key for row in page.methods.rows] == ["rld", "universal", "mine"]
     shown_iterations(page, 5)
-    page.compare.truth.layer = viewer.layers["truth"]
+    page.compare.known.truth.layer = viewer.layers["truth"]
     page.bar.run_button.click()
     idle(page.jobs, 120)
     rows = page.compare.table.comparison.rows

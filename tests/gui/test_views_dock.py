@@ -270,6 +270,9 @@ def test_the_figure_has_the_colours_limits_slab_and_line_of_the_dock(
     np.testing.assert_allclose(line, [(x - 1.35, y + 0.05), (x + 1.45, y + 0.05)], atol=0.02)
     (plot,) = [ax for ax in drawing.axes if ax.get_xlabel()]
     assert [len(line.get_xdata()) for line in plot.lines] == [57, 57]
+    curves = dock.profile.plot.listDataItems()
+    colours = [curve.opts["pen"].color().name() for curve in curves]
+    assert [line.get_color().lower() for line in plot.lines] == colours
     widths = [text.get_text() for ax in drawing.axes if ax.get_legend()
               for text in ax.get_legend().get_texts()]  # fmt: skip
     assert {"0.80", "0.40"} <= set(widths)

@@ -31,13 +31,13 @@ from napari_rln.evaluate.figure_content import (
 from napari_rln.evaluate.figure_profiles import draw_profiles
 from napari_rln.evaluate.figure_text import MEDIUM, SMALL, caption, fit_text
 from napari_rln.evaluate.plane_sections import ACROSS_DOWN, round_length
+from napari_rln.evaluate.profiles import LINE_COLOUR
 from napari_rln.io.paths import atomic, check_folder
 
 _LABELS = {"xy": "lateral (xy)", "xz": "axial (xz)", "yz": "axial (yz)"}
 _LARGE = 9.5  # points
 _CHARACTER = 0.0615  # approximate width of one of medium size
 _TITLE_LINES = 3
-_LINE_COLOR = "#ff7f0e"  # of the line, on pictures
 _ARROW = 9.0  # points across and down
 _AS_TEXT: Any = {"svg.fonttype": "none", "pdf.fonttype": 42}  # not as curves
 _BARE: dict[str, Any] = {"anchor": "N", "frame_on": False, "xticks": (), "yticks": ()}
@@ -110,7 +110,7 @@ def figure(
                 bar_um = 0.3 * view.size_um(plane)[0] if k == 0 else 0
                 _annotate(ax, (_LABELS[plane], plane), heights[k], bar_um, column)
                 if plane in view.lines:
-                    ax.plot(*zip(*view.lines[plane], strict=True), color=_LINE_COLOR, lw=1)
+                    ax.plot(*zip(*view.lines[plane], strict=True), color=LINE_COLOUR, lw=1)
                 if len(planes) > 1 and settings.projection == "slice":
                     cut_um = view.position_um[1 if plane == "xy" else 0]
                     ax.axhline(cut_um, color=_inks(column)[0], lw=0.7, ls=(0, (1, 2)))

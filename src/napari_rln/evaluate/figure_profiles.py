@@ -1,6 +1,5 @@
 """Row of a figure with the profiles, and the table of their widths."""
 
-import itertools
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -9,8 +8,8 @@ from matplotlib.lines import Line2D
 
 from napari_rln.evaluate.figure_content import FigureContent
 from napari_rln.evaluate.figure_text import MEDIUM, SMALL, UM, fit_text
+from napari_rln.evaluate.profiles import curve_colours
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _POSITIONS = {"x": "lateral position x", "z": "axial position z", "line": "along the orange line"}
 _PARTS, _PLOTS = 26, 18  # widths of the row, and of its plots; the rest is the table
 _KEY, _WIDTH = 0.3, 0.28  # inches in the table, of a line's sample and of a number
@@ -19,13 +18,11 @@ _LINES = 12  # of text in the table
 
 def draw_profiles(fig: Figure, cell: SubplotSpec, view: FigureContent) -> None:
     """Draw the profiles, and a table of their widths beside them."""
-    colors = itertools.cycle(_COLORS)
     truth = {"color": "black", "lw": 0.9, "ls": (0, (3, 1.5))}
+    colours = curve_colours(len(view.columns))  # the truth is the last one
     styles: list[dict[str, Any]] = [
-        truth
-        if column.role == "truth"
-        else {"color": "0.55" if column.role == "raw" else next(colors), "lw": 1.2}
-        for column in view.columns
+        truth if column.role == "truth" else {"color": colour, "lw": 1.2}
+        for column, colour in zip(view.columns, colours, strict=True)
     ]
     axes, parts = list(view.columns[0].profiles), cell.subgridspec(1, _PARTS)
     span = _PLOTS // len(axes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,19 @@ from scipy.ndimage import map_coordinates
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import FloatArray, VoxelUm
 
+LINE_COLOUR = "#ff7f0e"
+"""Colour of the line of a profile, on pictures."""
+
+_RAW = "#8c8c8c"
+_RESULTS = ("#1d86d1", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # on any ground
+
 _RISE = 0.15
 """Rise on a flank, as a fraction of the peak, above which a profile has several peaks."""
+
+
+def curve_colours(count: int) -> list[str]:
+    """Return the colours of the profiles of an image and then of its results, in their order."""
+    return [_RAW, *islice(cycle(_RESULTS), max(count - 1, 0))][:count]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

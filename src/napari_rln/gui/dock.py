@@ -129,7 +129,7 @@ class Dock(QWidget):
             QTimer.singleShot(0, self._look_at_image)
             return page
         deconvolution = self.page(DECONVOLVE)
-        page = module.ComparePage(self._viewer, deconvolution.jobs)
+        page = module.ComparePage(self._viewer, deconvolution.jobs, deconvolution.stated.psf_of)
         page.compared.connect(deconvolution.show_verdicts)
         return page
 

@@ -6,10 +6,8 @@ from napari.layers import Layer
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.job import PsfFile
-from napari_rln.gui.layers import CHANNEL, SERIES, LayerImage
+from napari_rln.gui.layers import CHANNEL, CHANNELS, SERIES, TIMES, LayerImage
 from napari_rln.io.image import ImageFile
-
-_TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
 
 
 def image_file(image: LayerImage) -> ImageFile:
@@ -19,9 +17,9 @@ def image_file(image: LayerImage) -> ImageFile:
     """
     channel, time = image.layer.metadata.get(CHANNEL), None
     for label, i in image.indices.items():
-        if label.lower() in _CHANNELS:
+        if label.lower() in CHANNELS:
             channel = i
-        elif label.lower() in _TIMES or len(image.indices) == 1:
+        elif label.lower() in TIMES or len(image.indices) == 1:
             time = i
         else:
             raise RlnError(

@@ -5,7 +5,7 @@ result layer copies scale, unit, axes, translation, rotation, shear and affine o
 """
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,9 @@ UNFINISHED = "napari-rln unfinished"
 
 DISPLAY_ONLY = "napari-rln display only"
 """Metadata key of a layer for display only, such as a preview, which is not an input."""
+
+TIMES, CHANNELS = ("t", "time"), ("c", "channel")
+"""Labels of the axes of time points and of channels, in lower case."""
 
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
@@ -172,7 +175,8 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
             "the page Deconvolve, and type it there."
         )
     indices = dict(zip(layer.axis_labels, before, strict=False))
-    name = layer.name + "".join(f" {label} {i}" for label, i in indices.items())
+    place = ", ".join(_place(label, i, indices) for label, i in indices.items())
+    name = f"{layer.name} {place}" if place else layer.name
     transform = _transform_of(layer, before)
     return LayerImage(
         layer=layer,
@@ -194,6 +198,15 @@ def check_kind(layer: Layer) -> None:
             f"{layer.name} is an RGB image; split it into its channels (right click on the layer) "
             "and choose one."
         )
+
+
+def _place(label: str, index: int, indices: Collection[str]) -> str:
+    """Return an index on a leading axis in words; napari numbers axes without a label."""
+    if label.lower() in CHANNELS:
+        return f"channel {index}"
+    if label.lower() in TIMES or (len(indices) == 1 and label.startswith("-")):
+        return f"t={index}"
+    return f"axis {label.lstrip('-')}={index}" if label.startswith("-") else f"{label}={index}"
 
 
 def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:

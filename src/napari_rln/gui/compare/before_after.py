@@ -1,5 +1,6 @@
 """Controls to compare two layers in the canvas."""
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from napari.layers import Layer
@@ -17,9 +18,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
+from napari_rln.gui.compare.blink import Blink
 from napari_rln.gui.compare.shortcuts import with_shortcut
-from napari_rln.gui.compare.swipe import Blink, Swipe
-from napari_rln.gui.layers import is_image, is_psf, is_raw
+from napari_rln.gui.compare.swipe import Swipe
+from napari_rln.gui.layers import is_image, is_psf, is_raw, record_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.theme import ERROR
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 _STEPS = 1000
 _TIPS = {
     "swipe": "<p>Shows the first layer to the left of a yellow line and the second one to its "
-    "right: press, then drag the line in the canvas, or the slider.</p>",
+    "right, with all their channels: press, then drag the line in the canvas, or the slider.</p>",
     "blink": "<p>Shows the two layers in turn at the same place: press, then press "
     "<i>Show the other</i>.</p>",
     "switch": with_shortcut(
@@ -42,14 +44,20 @@ _TIPS = {
 class BeforeAfter(QWidget):
     """Two layers side by side a divider in the canvas, or one after the other.
 
-    The viewer is restored when the comparison ends, and when the widget is hidden.
+    ``composite_of`` returns the layers that a layer is shown with, such as the other channels. The
+    viewer is restored when the comparison ends, and when the widget is hidden.
     """
 
     begins = Signal()  # before anything changes
     ended = Signal()
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(
+        self,
+        viewer: "napari.viewer.Viewer",
+        composite_of: Callable[[Layer], Sequence[Layer]] = lambda layer: (),
+    ) -> None:
         super().__init__()
+        self._composite_of = composite_of
         self.swipe, self.blink = Swipe(viewer, self), Blink(viewer, self)
         self.before = LayerPicker(viewer, prefer=is_raw)
         self.after = LayerPicker(viewer, prefer=_is_result, newest=True)
@@ -104,13 +112,22 @@ class BeforeAfter(QWidget):
         self.stop()
         if on:
             self.begins.emit()
-            before, after = self.before.layer, self.after.layer
             try:
-                compared.start(before, after)
+                compared.start(*self._sides())
             except RlnError as error:
                 text = str(error)
                 self.message.setText(text[:1].upper() + text[1:])
         self._show_state()
+
+    def _sides(self) -> tuple[Sequence[Layer | None], Sequence[Layer | None]]:
+        """Return the chosen layers with their other channels; alone if both are channels of one."""
+        before, after = self.before.layer, self.after.layer
+        if before is None or after is None:
+            return [before], [after]
+        sides = [*self._composite_of(before)], [*self._composite_of(after)]
+        if after in sides[0] or not all(sides):
+            return [before], [after]
+        return sides
 
     def _on_end(self) -> None:
         self._show_state()
@@ -141,4 +158,6 @@ class BeforeAfter(QWidget):
 
 def _is_result(layer: Layer) -> bool:
     """Return whether a layer is a result, of which the newest is compared."""
-    return is_image(layer) and not is_raw(layer) and not is_psf(layer)
+    record = record_of(layer)
+    is_map = record is not None and record.method == "check"
+    return is_image(layer) and not (is_raw(layer) or is_psf(layer) or is_map)

@@ -82,8 +82,8 @@ class Table(QWidget):
         fill(QVBoxLayout(self), self.table, self.outdated, buttons, margin=0)
         self.setVisible(False)
 
-    def show_comparison(self, comparison: Comparison) -> None:
-        """Fill the table."""
+    def show_comparison(self, comparison: Comparison, prefix: str = "") -> None:
+        """Fill the table; what all results begin with, such as the image's name, is left out."""
         self.comparison = comparison
         names = [name for name in _COLUMNS if name in comparison.columns]
         self.table.setRowCount(len(comparison.rows))
@@ -96,7 +96,7 @@ class Table(QWidget):
             self.table.setHorizontalHeaderItem(column, header)
             for row, scores in enumerate(comparison.rows):
                 value = scores.cells().get(name, "")
-                item = QTableWidgetItem(_text(value))
+                item = QTableWidgetItem(_text(value).removeprefix(prefix))
                 if column:
                     item.setTextAlignment(right)
                 else:

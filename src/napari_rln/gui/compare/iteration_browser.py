@@ -3,7 +3,7 @@
 import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
 from napari_rln.gui.deconvolve.streams import ResultStream
 from napari_rln.gui.layers import record_of
@@ -24,7 +24,8 @@ class IterationBrowser(QWidget):
         self.box, self.label = QComboBox(), QLabel()
         make_narrow(self.box, 8)
         self.slider = QSlider(Qt.Orientation.Horizontal)
-        fill(QHBoxLayout(self), (self.box, 1), (self.slider, 1), self.label, margin=0)
+        row = fill(QHBoxLayout(), (self.slider, 1), self.label)
+        fill(QVBoxLayout(self), self.box, row, margin=0)
         self.setVisible(False)
         self.box.currentIndexChanged.connect(self._on_choice)
         self.slider.valueChanged.connect(self._browse)
@@ -40,6 +41,7 @@ class IterationBrowser(QWidget):
         self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
         self.box.clear()
         self.box.addItems([s.layer.name for s in self._streams if s.layer is not None])
+        self.box.setVisible(self.box.count() > 1)
         self.setVisible(self.box.count() > 0)
 
     def _chosen(self) -> ResultStream | None:

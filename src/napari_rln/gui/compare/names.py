@@ -5,12 +5,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from napari.components import ViewerModel
-from napari.layers import Layer
+from napari.layers import Image, Layer
 
-_FONT = (6.0, 11.0)  # points, smallest and largest
+_FONT = (5.5, 11.0)  # points, smallest and largest
 _SMALL = 8.0  # points, of a name that may be shortened
 _CHARACTER = 1.0  # pixels of the canvas per point
 _MARGIN = 24  # pixels beside a name
+_DARKER = 0.7  # distance of a name's colour from white, of that of its layer
 _before: WeakKeyDictionary[Layer, dict[str, Any]] = WeakKeyDictionary()
 
 
@@ -21,6 +22,7 @@ def show_names(
     width: float | None = None,
     size: float | None = None,
     position: str = "top_left",
+    coloured: bool = False,
 ) -> None:
     """Show the names of layers in the canvas, or show them again as the user had them.
 
@@ -36,12 +38,19 @@ def show_names(
         Size of the font in points instead, as from :func:`common_size`.
     position
         Corner of the panel.
+    coloured
+        Whether each name has the colour of its layer, as for channels in one panel.
     """
     for layer in layers:
         overlay = layer.name_overlay
         if on:
             points = _font(layer.name, width) if size is None else size
-            look = {"visible": True, "box": True, "font_size": points, "position": position}
+            colour = _colour(layer) if coloured else None
+            look: dict[str, Any] = {
+                "font_size": points, "position": position, "color": colour, "box": True,
+                "box_color": None if colour is None else "black",
+                "visible": True,  # at last: then it is drawn once
+            }  # fmt: skip
             _before.setdefault(layer, {name: getattr(overlay, name) for name in look})
         else:
             look = _before.pop(layer, {})
@@ -58,6 +67,13 @@ def panel_width(viewer: ViewerModel) -> float:
     """Return the width of a panel of the canvas in pixels, in the grid or without it."""
     _, columns = viewer.canvas.grid.actual_shape(viewer.layers)
     return viewer.canvas.size[1] / columns
+
+
+def _colour(layer: Layer) -> Any:
+    """Return the brightest colour of a layer, lighter, so that it can be read on black."""
+    if not isinstance(layer, Image) or layer.rgb:
+        return None
+    return 1 - _DARKER * (1 - layer.colormap.colors[-1])
 
 
 def _font(name: str, width: float | None) -> float:

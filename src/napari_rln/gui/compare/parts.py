@@ -24,14 +24,18 @@ def shape_of(layer: Image) -> tuple[int, ...]:
     return tuple(data.shape[: layer.ndim])
 
 
-def part_of(layer: Image, name: str) -> Image:
-    """Return a layer that shows what a layer shows; :func:`put` makes it a part."""
+def part_of(layer: Image, name: str, *, is_lowest: bool = True) -> Image:
+    """Return a layer that shows what a layer shows; :func:`put` makes it a part.
+
+    The lowest one of those on top of each other covers the canvas, which may be white.
+    """
     attributes = (*_TRANSFORM, *LINKED, *(() if layer.rgb else ("colormap",)))
     return Image(
         layer.data,
         name=name,
         rgb=layer.rgb,
         multiscale=layer.multiscale,
+        blending="translucent_no_depth" if is_lowest else layer.blending,
         metadata={DISPLAY_ONLY: True},
         **{attribute: getattr(layer, attribute) for attribute in attributes},
     )

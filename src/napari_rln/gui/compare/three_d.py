@@ -51,8 +51,9 @@ class ThreeD(QCheckBox):
             if len(self._points[now]) == dims.ndim:
                 dims.set_point(range(dims.ndim), self._points[now])
         else:
-            self._viewer.fit_to_view()
-            camera.angles = _ANGLES
+            camera.angles = _ANGLES  # at first: the view is fitted to the volume as it is turned
+            shown = [layer for layer in self._viewer.layers if layer.visible]
+            self._viewer.fit_to_view(layers=shown or None)
 
     def _set_rendering(self) -> None:
         for layer in self._viewer.layers:

@@ -3,7 +3,6 @@
 import html
 import re
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout, QWidget
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm
 from napari_rln.evaluate.figure_content import Line
-from napari_rln.evaluate.profiles import profile_between
+from napari_rln.evaluate.profiles import LINE_COLOUR, curve_colours, profile_between
 from napari_rln.gui.events import follow
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.theme import paint_axes, paint_background
 from napari_rln.gui.views.sections import SectionColumn
 
-_COLORS = ("#8f8f8f", "#e8743b", "#2f8fe0", "#3aa657", "#d65db1", "#b08d1a")  # on any theme
 _HEIGHT, _AXIS = 150, 48  # pixels, of the plot at least and of its lower axis
 
 
@@ -66,7 +64,7 @@ class LineProfile(QWidget):
         rect, section = column.rect(plane), column.sections[plane]
         down = position[1] if plane == "xy" else position[0]
         ends = (rect.left() + 0.25 * rect.width(), rect.left() + 0.75 * rect.width())
-        self._line = pg.LineSegmentROI([(end, down) for end in ends], pen=_COLORS[1])
+        self._line = pg.LineSegmentROI([(end, down) for end in ends], pen=LINE_COLOUR)
         self._line.sigRegionChanged.connect(lambda *_: self.moved.emit())
         section.addItem(self._line)
 
@@ -109,7 +107,7 @@ class LineProfile(QWidget):
         self.unit = columns[0].sections[self._plane].unit
         self.plot.setLabel("bottom", f"along the line ({self.unit})")
         rows = []
-        for column, color in zip(columns, cycle(_COLORS), strict=False):
+        for column, color in zip(columns, curve_colours(len(columns)), strict=True):
             first = np.add(column.corner, np.divide(column.voxel, 2))
             start, stop = (np.subtract(end, first).tolist() for end in ends)
             try:
