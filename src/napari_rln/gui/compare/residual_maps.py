@@ -76,7 +76,6 @@ class ResidualMaps:
             done=lambda _: shown(),
             stopped=lambda _: shown(),
             end_note=_ENDED,
-            quiet=True,
             window=WINDOW,
         )
 
