@@ -34,7 +34,7 @@ def test_modules_are_loaded_in_a_thread_and_pages_made_when_they_are_shown(
     assert not dock.is_loaded
     assert "Loading" in dock.tabs.currentWidget().findChild(QLabel).text()
     qtbot.waitUntil(lambda: dock.is_loaded, timeout=60_000)
-    assert [*dock._pages] == ["Deconvolve"]
+    qtbot.waitUntil(lambda: [*dock._pages] == ["Deconvolve"])
     dock.show_page("Train")
     assert [*dock._pages] == ["Deconvolve", "Train"]
     assert dock.tabs.currentWidget().isAncestorOf(dock.page("Train"))
