@@ -21,7 +21,7 @@ from napari_rln.core.memory import release_freed_memory
 from napari_rln.engine.progress import AnyReport, Progress, progress_of
 from napari_rln.gui.preferences import set_threads
 
-_DISPLAY_FRACTION = 0.04  # of the time, at most, is spent on display
+_DISPLAY_FRACTION = 0.02  # of the time, at most, the window's thread spends on display
 _LONGEST_WAIT_S = 5.0  # between two pictures, however slow the display is
 _TEXT_S = 2.0  # between two texts without a picture
 _RELEASE_MS = 600  # time that a cancelled job has for its step before it ends for the user
@@ -84,9 +84,15 @@ def streamed(
     """
     previous: Update | None = None
     shown_at = said_at = 0.0
+    pictures = 0
+
+    def wait_s(display_seconds: float) -> float:
+        # The first picture takes longer, as its layer is added.
+        seconds = display_seconds if pictures > 1 else 0.0
+        return max(every_s, min(seconds / _DISPLAY_FRACTION, _LONGEST_WAIT_S))
 
     def convert(report: R) -> Update | None:
-        nonlocal previous, shown_at, said_at
+        nonlocal previous, shown_at, said_at, pictures
         progress, now = progress_of(report), time.monotonic()
         ends = (
             previous is None
@@ -94,12 +100,10 @@ def streamed(
             or progress.activity != previous.progress.activity
         )
         seconds = previous.display_seconds if previous else None
-        due = ends or (
-            seconds is not None
-            and now - shown_at >= max(every_s, min(seconds / _DISPLAY_FRACTION, _LONGEST_WAIT_S))
-        )
+        due = ends or (seconds is not None and now - shown_at >= wait_s(seconds))
         if due:
             previous = Update(progress, content(report), due)
+            pictures += previous.content is not None
             shown_at = said_at = now
             return previous
         if always(report):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 import napari
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QCoreApplication, QEvent, Qt
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
@@ -108,8 +108,12 @@ class RunBar(QWidget):
         if failure:
             self._warn(failure)
         self.message.setText(as_sentence(with_labels(text)))
+        style = f"QLabel {{ color: {ERROR}; }}" if error else ""
         self.message.setProperty("error", error)
-        self.message.setStyleSheet(f"QLabel {{ color: {ERROR}; }}" if error else "")
+        if self.message.styleSheet() != style:
+            self.message.setStyleSheet(style)
+        # Now, and not after the text has been drawn at the old place.
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest)
 
     def _on_run(self) -> None:
         self.attempt(self._run)
@@ -200,8 +204,10 @@ class RunBar(QWidget):
 
         Qt would animate a bar without a total, and redraw the whole window 30 times a second.
         """
+        self.bar.setUpdatesEnabled(False)  # each call would redraw the whole window at once
         self.bar.setRange(0, max(1, total))
         self.bar.setValue(done if total else 0)
+        self.bar.setUpdatesEnabled(True)
 
     def _seconds_left(self, progress: Progress) -> float | None:
         if progress.seconds_left is not None:
