@@ -127,14 +127,15 @@ def reconvolution_residual(
 
 
 def _blur(volume: Float64Array, kernel: Float64Array) -> Float64Array:
-    """Return a volume blurred, with 0 outside."""
+    """Return a volume blurred, with 0 outside, to 3e-7 of its maximum."""
     # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
     kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
-    # Not mode="same", whose size is that of the larger array.
-    full = fftconvolve(volume, kernel, mode="full")
+    # Single precision takes less than half the time. Not mode="same", whose size is that of the
+    # larger array.
+    full = fftconvolve(volume.astype(np.float32), kernel.astype(np.float32), mode="full")
     middle: Float64Array = full[
         tuple(slice(k // 2, k // 2 + n) for n, k in zip(volume.shape, kernel.shape, strict=True))
-    ]
+    ].astype(np.float64)
     return middle
 
 

@@ -23,8 +23,10 @@ from napari_rln.psf.pedestal import background_level
 from napari_rln.psf.placement import find_fault, in_image_order
 from napari_rln.psf.prepare import (
     RESAMPLE_ONLY,
+    PrepareSettings,
     above_noise,
     is_computed,
+    place,
     prepare_psf,
     unusable,
     without_hot,
@@ -125,7 +127,8 @@ def examine_psf(
     clean = data - level
     centre = peak_centre(clean)
     peak = float(clean.max())
-    kept = np.clip(above_noise(clean, noise_sd, 3.0), 0, None)
+    ready = above_noise(clean, noise_sd, PrepareSettings().noise_floor)
+    kept = np.clip(ready, 0, None)
     light = float(kept.sum())
     if not light > 0:
         raise RlnError(
@@ -162,7 +165,7 @@ def examine_psf(
         image_voxel_um=None if image is None else image.voxel_um,
         image_shape=None if image is None else image.shape,
         size_on_image=_size_on(psf, image),
-        recommended_size=_recommended(psf, image),
+        recommended_size=_recommended(psf, clean if computed else ready, image),
     )
     return PsfReport(facts=facts, findings=findings_of(facts))
 
@@ -303,13 +306,14 @@ def _size_on(psf: Volume, image: OnGrid | None) -> Shape:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _recommended(psf: Volume, image: OnGrid | None) -> Shape | None:
-    """Return the size after full preparation; none if that is impossible."""
+def _recommended(psf: Volume, clean: Float64Array, image: OnGrid | None) -> Shape | None:
+    """Return the size after full preparation of cleaned data; none if that is impossible."""
+    voxel_um = psf.voxel_um if image is None else image.voxel_um
     try:
-        ready = prepare_psf(psf, image_voxel_um=None if image is None else image.voxel_um)
+        z, y, x = place(psf, clean, PrepareSettings(), voxel_um).data.shape
     except RlnError:
         return None
-    return ready.shape
+    return z, y, x
 
 
 def _signed_sums(data: npt.NDArray[Any]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ undersampled.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -131,16 +131,46 @@ def prepare_psf(
     if image_voxel_um is not None:
         check_voxel_um(image_voxel_um, "image")
     data, facts = _clean(volume, settings)
-    in_file: Triple = (data.shape[0] // 2, data.shape[1] // 2, data.shape[2] // 2)
+    target = image_voxel_um or volume.voxel_um
+    placed = place(volume, data, settings, target)
+    facts |= {
+        "shift_voxels": placed.shift_voxels,
+        "energy_kept": placed.energy_kept,
+        "shape_before": list(volume.shape),
+        "shape_after": list(placed.data.shape),
+    }
+    record = Record(
+        method="psf prepare",
+        settings=as_dict(settings) | {"image_voxel_um": list(target)},
+        facts=facts,
+        inputs={volume.name: volume.hash},
+    )
+    unit = (placed.data / placed.data.sum()).astype(np.float32)
+    return volume.with_data(unit, voxel_um=target, record=record)
+
+
+class Placed(NamedTuple):
+    """A cleaned PSF on the grid of an image, centred and cropped, and what was changed."""
+
+    data: Float64Array
+    shift_voxels: list[float]
+    energy_kept: float
+
+
+def place(
+    volume: Volume, clean: Float64Array, settings: PrepareSettings, voxel_um: VoxelUm
+) -> Placed:
+    """Return the cleaned data of a volume as :func:`prepare_psf` places it on a grid."""
+    in_file: Triple = (clean.shape[0] // 2, clean.shape[1] // 2, clean.shape[2] // 2)
     centre = in_file
     if settings.centre == "peak":
-        centre = peak_centre(data)
-        if not peak_inside(centre, data.shape):
-            raise unusable(volume, cut_fault(centre, data.shape))
-    target = image_voxel_um or volume.voxel_um
-    _check_scale(volume, target)
+        centre = peak_centre(clean)
+        if not peak_inside(centre, clean.shape):
+            raise unusable(volume, cut_fault(centre, clean.shape))
+    _check_scale(volume, voxel_um)
+    data = clean
     for axis in range(3):
-        data = _regrid(data, axis, centre[axis], target[axis] / volume.voxel_um[axis])
+        data = _regrid(data, axis, centre[axis], voxel_um[axis] / volume.voxel_um[axis])
     data = np.clip(data, 0, None)
     cropped = data
     if settings.energy_fraction < 1:
@@ -150,20 +180,8 @@ def prepare_psf(
     fault = point_fault(cropped)
     if fault:
         raise unusable(volume, fault)
-    facts |= {
-        "shift_voxels": [m - c for m, c in zip(in_file, centre, strict=True)],
-        "energy_kept": float(cropped.sum() / data.sum()),
-        "shape_before": list(volume.shape),
-        "shape_after": list(cropped.shape),
-    }
-    record = Record(
-        method="psf prepare",
-        settings=as_dict(settings) | {"image_voxel_um": list(target)},
-        facts=facts,
-        inputs={volume.name: volume.hash},
-    )
-    unit = (cropped / cropped.sum()).astype(np.float32)
-    return volume.with_data(unit, voxel_um=target, record=record)
+    shift_voxels = [m - c for m, c in zip(in_file, centre, strict=True)]
+    return Placed(cropped, shift_voxels, float(cropped.sum() / data.sum()))
 
 
 def check_psf(volume: Volume) -> None:
