@@ -218,8 +218,8 @@ def guide_to_nucleus(folder: Path) -> None:
     viewer.theme = "light"
     session.shoot("nucleus-compare")
     viewer.theme = "dark"
-    for layer in compare.maps.of(compare.layers()):
-        viewer.layers.remove(layer)
+    for result in compare.layers():
+        viewer.layers.remove(compare.maps.of(result))
     compare.side_by_side.setChecked(False)
 
     shown = [viewer.layers["nucleus"], *compare.layers()]

@@ -508,7 +508,7 @@ def test_iterations_to_keep_are_whole_numbers():
 
 def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
     qtbot.waitUntil(lambda: "RLN universal: " in dock.costs.text(), timeout=60_000)
-    size = r"\d[\d.]* GB"
+    size = r"\d[\d.]*\sGB"
     assert re.fullmatch(f"RLD, 10 iterations: {size}\nRLN universal: {size}", dock.costs.text())
     dock.copy.copy_command()
     text = QApplication.clipboard().text()

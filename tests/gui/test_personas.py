@@ -125,6 +125,8 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
         "cells DAPI", "cells EGFP", "cells DAPI · RLD 5", "cells EGFP · RLD 5",
     ]  # fmt: skip
     assert page.verdicts.text().index("cells DAPI") < page.verdicts.text().index("cells EGFP")
+    pair = page.compare.before_after  # of one channel
+    assert [pair.before.layer.name, pair.after.layer.name] == ["cells DAPI", "cells DAPI · RLD 5"]
 
     # The run is in the history; its settings come back.
     shown_iterations(page, 7)

@@ -89,6 +89,12 @@ class BeforeAfter(QWidget):
         """Whether two layers are compared."""
         return self.swipe.is_on or self.blink.is_on
 
+    def suggest(self, before: Layer, after: Layer) -> None:
+        """Choose an image and a result of it, unless the user has chosen layers."""
+        for picker, layer in ((self.before, before), (self.after, after)):
+            if not picker.is_chosen_by_hand and picker.layer is not layer:
+                picker.suggest(layer)
+
     def toggle_blink(self) -> None:
         """Show the other one of the two layers; the first call starts the comparison."""
         if self.blink.is_on:

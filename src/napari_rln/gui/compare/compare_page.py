@@ -282,9 +282,13 @@ class ComparePage(QWidget):
         if compared is None:
             missing = self.opened.without_image
             self.words.setText(without_image(missing) if missing else NOTHING)
-        elif compared.comparison is None:
-            names = (layer.name for layer in compared.results(self._viewer))
-            self.words.setText(not_compared(name.removeprefix(compared.prefix) for name in names))
+            return
+        results = compared.results(self._viewer)
+        if results:
+            self.before_after.suggest(compared.inputs.image.layer, results[-1])
+        if compared.comparison is None:
+            names = (layer.name.removeprefix(compared.prefix) for layer in results)
+            self.words.setText(not_compared(names))
         else:
             self.table.show_comparison(compared.comparison, compared.prefix)
             self._mark_outdated()

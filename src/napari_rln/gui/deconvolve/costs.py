@@ -76,5 +76,5 @@ def needs_in_memory(chosen: ChosenMethod, image: Shape, psf: Shape | None, views
     seconds = expected_seconds(chosen.method, device.type, views * image[0] * image[1] * image[2])
     time = "" if seconds is None else f"{duration(seconds, approximate=True)}, "
     free = free_bytes(device)
-    text = f"{time}{needed / 1e9:.2g} GB" + ", once registered" * (views > 1)
+    text = f"{time}{needed / 1e9:.2g}\N{NO-BREAK SPACE}GB" + ", once registered" * (views > 1)
     return text if needed <= free else f"{text}, but only {free / 1e9:.2g} GB are free"
