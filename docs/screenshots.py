@@ -291,7 +291,7 @@ def guide_to_disk(folder: Path) -> None:
     press(page, "More: region, files, batch, history")
     viewer.scene.camera.center = (0, 60, 60)
     viewer.scene.camera.zoom *= 2
-    until(lambda: "RLD: " in page.costs.text())
+    until(lambda: "GB" in page.costs.text())
     page.bar.run_button.click()
     until(lambda: "deconvolving" in page.bar.message.text() and page.bar.bar.value() > 9)
     viewer.reset_view()
@@ -317,7 +317,7 @@ def guide_to_two_views(folder: Path) -> None:
     page.image.layer, page.psf.layer = layers["front"], layers["psf front"]
     page.second.image.layer, page.second.psf.layer = layers["side"], layers["psf side"]
     page.second.form.fields["rotation"].value = "y+90"
-    until(lambda: "RLD: " in page.costs.text())
+    until(lambda: "GB" in page.costs.text())
     session.run()
     viewer.dims.order = (1, 0, 2)
     viewer.dims.set_current_step(1, 56)

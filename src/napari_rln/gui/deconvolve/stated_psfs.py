@@ -9,6 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
 from napari_rln.gui.deconvolve.channels import FROM_FILE
 from napari_rln.gui.deconvolve.chosen_method import StatedPsf
 from napari_rln.gui.forms import with_labels
@@ -50,10 +51,9 @@ class StatedPsfs(QWidget):
 
         Raises :class:`RlnError` if the file contradicts itself.
         """
-        known = _completed(image.layer)
-        if known is None:
+        found = stated_psf(image)
+        if found is None:
             return None
-        found = StatedPsf(image=image, known=known)
         before = self._known.get(image.layer)
         if before is not None and before.key == found.key:
             return before
@@ -68,21 +68,18 @@ class StatedPsfs(QWidget):
             self.setVisible(shown)
         if image is not None:
             self.note.setText(_note(image))
-            self.button.setVisible(not _is_known(image))
+            self.button.setVisible(not is_known(image))
             psf = self._known.get(image)
             self.show_button.setVisible(psf is not None and psf.is_computed)
 
     def _show(self) -> None:
         """Add the computed PSF of the image as a layer."""
-        psf = self._known[self._image.layer].read()
-        data, options, _ = layer_data(psf, colormap="magma")
-        options["metadata"] |= {COMPUTED: True}
-        self._viewer.add_layer(Image(data, **options))
+        self._viewer.add_layer(psf_layer(self._known[self._image.layer].read()))
 
     def _on_image(self) -> None:
         """Leave a PSF that the user has not chosen for an image with its own; and take it again."""
         image = self._image.layer
-        has_own = image is not None and _is_known(image)
+        has_own = image is not None and is_known(image)
         self._psf.set_none(FROM_FILE if has_own else _NONE)
         if not self._psf.is_chosen_by_hand:
             if has_own:
@@ -92,12 +89,29 @@ class StatedPsfs(QWidget):
         self.refresh()
 
 
+def psf_layer(psf: Volume, *, visible: bool = True) -> Image:
+    """Return a layer of a PSF that was computed for its image."""
+    data, options, _ = layer_data(psf, colormap="magma")
+    options["metadata"] |= {COMPUTED: True}
+    return Image(data, **options, visible=visible)
+
+
 def is_offered(layer: Layer) -> bool:
     """Return whether a layer is a PSF for any image, not one that was computed for its own."""
     return is_psf(layer) and COMPUTED not in layer.metadata
 
 
-def _is_known(layer: Layer) -> bool:
+def stated_psf(image: LayerImage) -> StatedPsf | None:
+    """Return the PSF by the optics that an image's file states; None if it states too little.
+
+    Raises :class:`RlnError` if the file contradicts itself.
+    """
+    known = _completed(image.layer)
+    return None if known is None else StatedPsf(image=image, known=known)
+
+
+def is_known(layer: Layer) -> bool:
+    """Return whether a layer's file states enough to compute the PSF."""
     try:
         return _completed(layer) is not None
     except RlnError:

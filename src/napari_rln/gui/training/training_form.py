@@ -63,6 +63,8 @@ class TrainingForm(QWidget):
             hidden=("architecture", "variant", "views", "device", "refine", "refine_rate"),
         )
         self.structures = Form(StructureSettings, top=("structures",))
+        tip = "<p>From the optics that the file of the image below states. Click to compute it.</p>"
+        self.compute_button = QPushButton("Compute the PSF", toolTip=tip)
         self.preview_button = QPushButton("Preview a pair", toolTip=TIPS["pair"])
         self.another_button = QPushButton("Another", toolTip=TIPS["another"])
         self.back_button = QPushButton("Back to my image", toolTip=TIPS["back"])
@@ -270,6 +272,7 @@ class TrainingForm(QWidget):
             QFormLayout(),
             QLabel("PSF of the model"),
             self.psf,
+            self.compute_button,
             QLabel("Image whose light and noise are imitated"),
             self.image,
             ("Training", self.preset),

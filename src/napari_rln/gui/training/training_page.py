@@ -16,6 +16,7 @@ from napari_rln.gui.training.example_layers import ExampleLayers, PairPreview
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.model_list import ModelList
 from napari_rln.gui.training.progress_page import ProgressPage
+from napari_rln.gui.training.psf_from_file import PsfFromFile
 from napari_rln.gui.training.training_form import TrainingForm
 from napari_rln.gui.training.training_run import TrainingPlan, TrainingRun, TrainingUpdate
 from napari_rln.networks.model import Model
@@ -39,6 +40,7 @@ class TrainingPage(QWidget):
         self.bar = RunBar(self.jobs, self.run, label="Train", can_pause=True)
         self.models = ModelList(self.bar.show_message)
         self.pairs = PairPreview(self.form, self.examples, self.bar)
+        self.from_file = PsfFromFile(napari_viewer, self.form, self.bar)
         self.interrupted = InterruptedRow()
         self.copy_button = CopyButton(lambda: [self.form.run()], self.bar.attempt)
         self.tabs = QTabWidget()
