@@ -247,12 +247,10 @@ def training(folder: Path) -> None:
     viewer = session.viewer
     viewer.open_sample("napari-rln", "nucleus")
     session.open_dock()
-    psf = session.page("PSF")
-    psf.image.layer = viewer.layers["nucleus"]
-    psf.microscope.button.click()
-    idle(psf.jobs)
     train = session.page("Train")
     train.form.image.layer = viewer.layers["nucleus"]
+    train.form.compute_button.click()
+    idle(train.from_file.jobs)
     train.form.name.setText("my microscope")
     train.bar.run_button.click()
     until(lambda: len(train.page.curves.steps) > 30 or train.jobs.running is None)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QGroupBox, QLabel, QListWidget, QWidget
 from test_forms import KINDS
@@ -98,13 +99,17 @@ def test_every_tooltip_of_the_window_says_what_to_do(open_dock):
     assert not silent, "\n".join(map(str, sorted(silent)))
 
 
-def test_texts_are_plain_and_pages_narrow(open_dock):
+def test_texts_are_plain_and_pages_narrow(open_dock, viewer):
     shown = everything(open_dock)
     for name, part in shown.items():
         for widget in part.findChildren((QLabel, QAbstractButton, QGroupBox)):
             text = widget.title() if isinstance(widget, QGroupBox) else widget.text()
             assert is_plain(re.sub("<[^>]+>", " ", text)), (name, text)
             assert "the dock" not in text, (name, text)
+    # With long voxel sizes of an image and of its PSF.
+    for kind in ("image", "psf"):
+        data, scale = np.ones((4, 8, 8), np.float32), (0.4994, 0.5119, 0.5119)
+        viewer.add_image(data, name=kind, scale=scale, units=("um",) * 3)
     widths = {name: shown[name].minimumSizeHint().width() for name in (*PAGES, *DOCKS)}
     assert {name: width for name, width in widths.items() if width > WIDEST} == {}
 

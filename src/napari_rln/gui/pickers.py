@@ -177,7 +177,7 @@ class VolumePicker(LayerPicker):
         optional: str = "",
     ) -> None:
         super().__init__(viewer, prefer=prefer, optional=optional)
-        self._label = QLabel()
+        self._label = QLabel(minimumWidth=1)  # else long numbers would widen the dock
         self.edit_button = QToolButton(text="\N{PENCIL}", checkable=True, autoRaise=True)
         self.edit_button.setToolTip("<p>Click to correct the voxel size.</p>")
         tip = "<p>The layer has these sizes but no unit; click if they are micrometres.</p>"
@@ -295,7 +295,7 @@ def _summary(known: VoxelUm | None, shown: VoxelUm | None) -> str:
     sizes = known or shown
     if sizes is None:
         return f"Unknown {LABEL.lower()}: type it"
-    text = " \N{MULTIPLICATION SIGN} ".join(f"{size:.3g}" for size in sizes)
+    text = "\N{MULTIPLICATION SIGN}".join(f"{size:.3g}" for size in sizes)
     return f"voxel {text}" + (" \N{MICRO SIGN}m" if known else ", no unit")
 
 
