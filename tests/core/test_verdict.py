@@ -38,6 +38,9 @@ def test_what_is_left_is_relative_to_the_raw_image_and_to_rld():
     assert alone["rld"][0].startswith(
         "leaves 14 % of what the raw image leaves unexplained: the PSF is probably not exact"
     )
+    set_by_hand = comparison(raw=1001.0, rld=(141.0, 1.0))
+    [found] = verdicts(set_by_hand, "rld", maybe_too_few=True)
+    assert "unexplained: too few iterations, or the PSF is not exact" in found.text
 
 
 def test_nearly_all_and_nothing_explained():

@@ -42,7 +42,9 @@ class Verdict:
     unexplained: float
 
 
-def verdicts(comparison: Comparison, rld: str | None = None) -> tuple[Verdict, ...]:
+def verdicts(
+    comparison: Comparison, rld: str | None = None, *, maybe_too_few: bool = False
+) -> tuple[Verdict, ...]:
     """Return the verdicts on the results of a comparison, in the order of its rows.
 
     Parameters
@@ -51,6 +53,9 @@ def verdicts(comparison: Comparison, rld: str | None = None) -> tuple[Verdict, .
         The raw image first, with chi squared, which needs the PSF; else there are no verdicts.
     rld
         Name of the result of Richardson-Lucy deconvolution with which the others are compared.
+    maybe_too_few
+        Whether more iterations might explain more, as they were not ended by the automatic stop:
+        then nothing follows for the PSF.
     """
     raw, *results = comparison.rows
     if raw.chi2 is None or raw.chi2 <= 1:  # a raw image that leaves nothing to explain
@@ -58,13 +63,13 @@ def verdicts(comparison: Comparison, rld: str | None = None) -> tuple[Verdict, .
     left = {row.name: (row.chi2 - 1) / (raw.chi2 - 1) for row in results if row.chi2 is not None}
     others = left.get(rld) if rld is not None else None
     return tuple(
-        _verdict(row, left[row.name], None if row.name == rld else others)
+        _verdict(row, left[row.name], None if row.name == rld else others, maybe_too_few)
         for row in results
         if row.name in left
     )
 
 
-def _verdict(row: Row, unexplained: float, rld: float | None) -> Verdict:
+def _verdict(row: Row, unexplained: float, rld: float | None, maybe_too_few: bool) -> Verdict:
     """Return the verdict on a result; ``rld`` is what RLD leaves unexplained, if it is another."""
     assert row.chi2 is not None
     quality: Quality = "good"
@@ -88,7 +93,8 @@ def _verdict(row: Row, unexplained: float, rld: float | None) -> Verdict:
             )
             quality = "poor" if unexplained > _MUCH else "fair"
         elif unexplained > _MUCH:
-            text += ": the PSF is probably not exact"
+            reason = "too few iterations, or the PSF is not exact"
+            text += f": {reason if maybe_too_few else 'the PSF is probably not exact'}"
             quality = "poor"
     text += f" (\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO} {_number(row.chi2)})"
     scale = row.reblur_scale

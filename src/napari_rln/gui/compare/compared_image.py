@@ -86,6 +86,7 @@ class ComparedImage:
         shared, self.shared = self.shared or Shared(), None
         known = None if truth is None else crop_like(inputs.image, truth)
         plain = {source.name for source in results if _is_plain_rld(source.layer)}
+        stopped = {source.name for source in results if _stopped_itself(source.layer)}
         states = [_state_of(source.layer) for source in (inputs.image, *results)]
 
         def steps() -> Steps[Comparison]:
@@ -98,9 +99,11 @@ class ComparedImage:
 
         def finish(comparison: Comparison) -> None:
             self.comparison, self._states = comparison, states
+            rld = _best(comparison, plain)
+            found = verdicts(comparison, rld, maybe_too_few=rld is not None and rld not in stopped)
             self.verdicts = tuple(
                 dataclasses.replace(each, name=each.name.removeprefix(self.prefix))
-                for each in verdicts(comparison, _best(comparison, plain))
+                for each in found
             )
             done()
 
@@ -132,3 +135,9 @@ def _is_plain_rld(layer: Image) -> bool:
     if record is None or record.method != "rld":
         return False
     return bool(record.settings.get("back_projector", "matched") == "matched")
+
+
+def _stopped_itself(layer: Image) -> bool:
+    """Return whether the automatic stop ended the iterations of a result."""
+    record = record_of(layer)
+    return record is not None and record.facts.get("stopped_by") == "held-out photons"
