@@ -45,6 +45,7 @@ _FEW = 64  # highest photon count whose split is looked up
 _PATIENCE = 0.15  # fraction of the iterations so far without improvement, to stop
 _LEAST_PATIENCE = 8  # iterations; unmatched back projectors overshoot before they converge
 _SETTLED = 4e-5  # gain per iteration, relative to the total gain, below which to stop
+_SLOWER = 0.5  # fraction of the greatest gain below which gains become smaller
 _WORTHWHILE = 0.05  # least gain per iteration to continue, relative to the error beyond noise
 _NOISE_LIMITED = 1.3  # highest error of a result limited by noise, not by the PSF
 _TOLERANCE = 0.04  # tolerance of the best error, relative to the error beyond noise; measured
@@ -94,7 +95,10 @@ class StoppingRule:
         gain = (self._errors[-1 - window] - error) / window
         settled = gain < _SETTLED * (self._errors[0] - self.best)
         unexplained = min(error - 1, _MOST_UNEXPLAINED)
-        futile = error > EXPLAINED and gain < _WORTHWHILE * unexplained
+        # A dim object on a bright background appears slowly at first: errors fall faster and faster.
+        pairs = zip(self._errors, self._errors[window:], strict=False)
+        slows_down = gain < _SLOWER * max(a - b for a, b in pairs) / window
+        futile = error > EXPLAINED and gain < _WORTHWHILE * unexplained and slows_down
         return gain >= 0 and (settled or futile)
 
 
