@@ -12,7 +12,7 @@ from napari_rln.gui.compare.compared_image import ComparedImage
 from napari_rln.gui.compare.open_results import OpenResults
 from napari_rln.gui.compare.panels import panels_of
 from napari_rln.gui.compare.residual_maps import ResidualMaps
-from napari_rln.gui.compare.side_by_side import SideBySide
+from napari_rln.gui.compare.side_by_side import SideBySide, fits_grid, place_for_grid
 from napari_rln.gui.deconvolve.chosen_method import Inputs
 from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.jobs import JobQueue
@@ -180,6 +180,19 @@ def test_channels_share_panels_and_maps_have_a_row_of_their_own(viewer, channels
     panels.stop()
     assert not any(layer.visible for layer in viewer.layers if layer.name.endswith("residual"))
     assert all(layer.visible for panel in layers for layer in panel)
+
+
+def test_panels_are_placed_in_order_wherever_their_layers_are(viewer, channels):
+    _, panels = channels
+    layers = [layer for panel in panels for layer in panel]
+    for _ in range(20):
+        for each in RANDOM.permutation(len(layers)):
+            viewer.layers.move(viewer.layers.index(layers[each]), 0)
+        place_for_grid(viewer, panels)
+        # Some orders fit as they are, such as with the channels of a panel exchanged.
+        shown = [layer for layer in viewer.layers if layer in layers]
+        assert [{*shown[i : i + 2]} for i in range(0, len(shown), 2)] == [{*p} for p in panels]
+        assert fits_grid(viewer, panels)
 
 
 def test_before_and_after_show_all_channels(viewer, channels, qtbot):

@@ -134,12 +134,12 @@ class ComparePage(QWidget):
         self._show_chosen()
 
     def compare_new(self) -> None:
-        """Arrange the results, and compare those of every image that has new ones."""
-        self.arrange()
+        """Compare the results of every image that has new ones, and arrange the chosen one's."""
         for compared in [*self._images.values()]:
             if compared.is_new:
                 compared.is_new = False
                 self.bar.attempt(lambda compared=compared: self._compare(compared), clicked=False)  # type: ignore[misc]
+        self.arrange()
 
     def layers(self) -> list[Image]:
         """Return the layers with results of the chosen image."""
