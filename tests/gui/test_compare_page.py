@@ -1,5 +1,7 @@
 """The page Compare: results that are open, channels together, residual maps in a row."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QObject
@@ -7,6 +9,8 @@ from test_dock import opened, small
 
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
+from napari_rln.evaluate.comparison import CompareSettings, Comparison, Row
+from napari_rln.evaluate.verdict import Verdict
 from napari_rln.gui.compare.before_after import BeforeAfter
 from napari_rln.gui.compare.compared_image import ComparedImage
 from napari_rln.gui.compare.open_results import OpenResults
@@ -16,7 +20,7 @@ from napari_rln.gui.compare.side_by_side import SideBySide, fits_grid, place_for
 from napari_rln.gui.deconvolve.chosen_method import Inputs
 from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.jobs import JobQueue
-from napari_rln.gui.layers import DISPLAY_ONLY, KEY, source_of
+from napari_rln.gui.layers import DISPLAY_ONLY, KEY, record_of, source_of
 
 VOXEL, UM, ZYX = (0.3, 0.1, 0.1), ("um",) * 3, ("z", "y", "x")
 RANDOM = np.random.default_rng(0)
@@ -193,6 +197,30 @@ def test_panels_are_placed_in_order_wherever_their_layers_are(viewer, channels):
         shown = [layer for layer in viewer.layers if layer in layers]
         assert [{*shown[i : i + 2]} for i in range(0, len(shown), 2)] == [{*p} for p in panels]
         assert fits_grid(viewer, panels)
+
+
+def test_a_comparison_forgets_removed_results_and_not_those_at_another_iteration(viewer, channels):
+    (image, _), layers = channels
+    few, many = (panel[0] for panel in layers[1:])
+    image.comparison_job(viewer, None, lambda: None).done(
+        Comparison(
+            rows=tuple(Row(name=layer.name) for layer in (layers[0][0], few, many)),
+            settings=CompareSettings(),
+        )
+    )
+    image.verdicts = tuple(
+        Verdict(name=name, text="", quality="good", unexplained=0.0) for name in ("RLD 3", "RLD 9")
+    )
+    assert image.remaining(viewer).outdated == [False] * 3
+    browsed = record_of(many)
+    many.metadata = {KEY: replace(browsed, facts={"iterations": 2}).as_dict()}
+    viewer.layers.remove(few)
+    remaining = image.remaining(viewer)
+    assert [row.name for row in remaining.comparison.rows] == ["A", "A · RLD 9"]
+    assert [verdict.name for verdict in remaining.verdicts] == ["RLD 9"]
+    assert remaining.outdated == [False, True]
+    viewer.layers.remove(many)
+    assert image.remaining(viewer) is None
 
 
 def test_before_and_after_show_all_channels(viewer, channels, qtbot):

@@ -278,7 +278,8 @@ class ComparePage(QWidget):
         compared = self._images.get(self._key)
         self._image_row.setVisible(self.image.count() > 1)
         self._shown_with_results.setVisible(compared is not None)
-        self.table.setVisible(compared is not None and compared.comparison is not None)
+        remaining = None if compared is None else compared.remaining(self._viewer)
+        self.table.setVisible(remaining is not None)
         if compared is None:
             missing = self.opened.without_image
             self.words.setText(without_image(missing) if missing else NOTHING)
@@ -286,19 +287,20 @@ class ComparePage(QWidget):
         results = compared.results(self._viewer)
         if results:
             self.before_after.suggest(compared.inputs.image.layer, results[-1])
-        if compared.comparison is None:
+        if remaining is None:
             names = (layer.name.removeprefix(compared.prefix) for layer in results)
             self.words.setText(not_compared(names))
         else:
-            self.table.show_comparison(compared.comparison, compared.prefix)
-            self._mark_outdated()
-            self.words.setText(words_of(compared.verdicts))
+            self.table.show_comparison(remaining.comparison, compared.prefix)
+            self.table.mark_outdated(remaining.outdated)
+            self.words.setText(words_of(remaining.verdicts))
 
     def _mark_outdated(self) -> None:
-        """Mark the rows of layers that were removed, or show another iteration now."""
+        """Mark the rows of layers that show another iteration now."""
         compared = self._images.get(self._key)
-        if compared is not None and compared.comparison is not None:
-            self.table.mark_outdated(compared.outdated(self._viewer))
+        remaining = None if compared is None else compared.remaining(self._viewer)
+        if remaining is not None:
+            self.table.mark_outdated(remaining.outdated)
 
     def _lay_out(self) -> None:
         self._image_row, self._shown_with_results, content = QWidget(), QWidget(), QWidget()
