@@ -264,7 +264,6 @@ class ComparePage(QWidget):
         self.arrange()
 
     def _on_removed(self) -> None:
-        self.browser.refresh()
         for key, compared in [*self._images.items()]:
             if not self._has_results(compared):
                 del self._images[key]  # frees the image
@@ -278,6 +277,7 @@ class ComparePage(QWidget):
         compared = self._images.get(self._key)
         self._image_row.setVisible(self.image.count() > 1)
         self._shown_with_results.setVisible(compared is not None)
+        self.browser.list_among(self.layers())
         remaining = None if compared is None else compared.remaining(self._viewer)
         self.table.setVisible(remaining is not None)
         if compared is None:
