@@ -21,6 +21,7 @@ from napari_rln.gui.deconvolve.chosen_method import Inputs
 from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.jobs import JobQueue
 from napari_rln.gui.layers import DISPLAY_ONLY, KEY, record_of, source_of
+from napari_rln.gui.views.views_dock import ViewsDock
 
 VOXEL, UM, ZYX = (0.3, 0.1, 0.1), ("um",) * 3, ("z", "y", "x")
 RANDOM = np.random.default_rng(0)
@@ -255,3 +256,13 @@ def test_before_and_after_show_all_channels(viewer, channels, qtbot):
     names = [layer.name for layer in viewer.layers if DISPLAY_ONLY in layer.metadata]
     assert names == ["left: A", "right: B", "divider"]
     widget.stop()
+
+
+def test_the_views_open_in_a_tab_beside_the_page(open_dock, viewer):
+    _, page = open_dock("Compare")
+    for _ in range(2):  # the second time they are open
+        page.views_button.click()
+    [views] = page.window().findChildren(ViewsDock)
+    dock, other = (each.parentWidget() for each in (views, page.dock))
+    assert page.window().tabifiedDockWidgets(dock) == [other]
+    assert views.canvas.minimumHeight() > 100

@@ -87,7 +87,7 @@ class ComparePage(QWidget):
         self.before_after = BeforeAfter(viewer, self._composite_of)
         tip = (
             "<p>The layers as xy, xz and yz planes with one cursor, line profiles and figures. "
-            "Press it to open them beside.</p>"
+            "Press it to open them in a tab beside this one.</p>"
         )
         self.views_button = QPushButton("Lateral and axial views", toolTip=tip)
         self.maps = ResidualMaps(viewer)
@@ -257,7 +257,12 @@ class ComparePage(QWidget):
             self.bar.attempt(lambda: self.save(Path(folder)))
 
     def _open_views(self) -> None:
-        self._viewer.window.add_plugin_dock_widget("napari-rln", "Lateral and axial views")
+        """Open the views in a tab, as two docks below each other are too low on most screens."""
+        dock, _ = self._viewer.window.add_plugin_dock_widget(
+            "napari-rln", "Lateral and axial views", tabify=True
+        )
+        dock.show()
+        dock.raise_()  # also if it was open
 
     def _on_image(self) -> None:
         self._show_chosen()
