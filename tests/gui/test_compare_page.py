@@ -17,6 +17,7 @@ from napari_rln.gui.compare.open_results import OpenResults
 from napari_rln.gui.compare.panels import panels_of
 from napari_rln.gui.compare.residual_maps import ResidualMaps
 from napari_rln.gui.compare.side_by_side import SideBySide, fits_grid, place_for_grid
+from napari_rln.gui.deconvolve.autosave import saving_job
 from napari_rln.gui.deconvolve.chosen_method import Inputs
 from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.jobs import JobQueue
@@ -71,6 +72,8 @@ def test_a_dock_that_is_opened_again_and_one_for_files_find_the_results(
     before = dock.page("Compare").table.comparison
     dock.page("Compare").save(tmp_path)
     idle(page.jobs)
+    said = dock.page("Compare").bar.message.text()
+    assert said == f"cells · RLD 3 is saved in {tmp_path}."
     viewer.window.remove_dock_widget(dock)
     for is_saved in (False, True):
         if is_saved:
@@ -222,6 +225,17 @@ def test_a_comparison_forgets_removed_results_and_not_those_at_another_iteration
     assert remaining.outdated == [False, True]
     viewer.layers.remove(many)
     assert image.remaining(viewer) is None
+
+
+def test_all_results_are_saved_and_counted(channels, tmp_path):
+    _, (_, few, many) = channels
+    layers = [*few, *many]
+    job = saving_job(layers, tmp_path)
+    for _ in range(2):  # the second time under other names
+        list(job.steps())
+    assert job.end_note == f"4 results are saved in {tmp_path}."
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {f"{layer.name}{n}.ome.tif" for layer in layers for n in ("", " (2)")}
 
 
 def test_before_and_after_show_all_channels(viewer, channels, qtbot):

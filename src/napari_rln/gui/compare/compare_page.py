@@ -173,7 +173,7 @@ class ComparePage(QWidget):
         layers = [layer for layer in self.layers() if not layer.multiscale]
         if not layers:
             raise RlnError("the results are on disk already; their layers show where.")
-        self._jobs.add(*(saving_job(layer, folder, WINDOW) for layer in layers))
+        self._jobs.add(saving_job(layers, folder, WINDOW))
 
     def register(self) -> None:
         """Register the reference to the chosen image, on its grid."""
