@@ -64,6 +64,9 @@ def test_without_truth_or_psf_their_columns_are_absent(image, result):
     table = compare(image, [result])
     assert set(table.columns) == {"name", "seconds", "peak_mb"}
     assert table.rows[1].volume is None
+    facts = result.record.facts | {"peak_mb": 0}  # nothing was measured
+    little = result.with_data(result.data, record=Record(method="rln", facts=facts))
+    assert "peak_mb" not in compare(image, [little]).columns
 
 
 def test_planes_can_be_left_out(image, truth):

@@ -6,15 +6,18 @@ from napari.layers import Image
 from qtpy.QtCore import QObject
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.gui.compare.before_after import BeforeAfter
 from napari_rln.gui.compare.blink import Blink
+from napari_rln.gui.compare.iteration_browser import IterationBrowser
 from napari_rln.gui.compare.names import shortened, show_names
 from napari_rln.gui.compare.planes import go_to_brightest_plane, next_plane_with_structure
 from napari_rln.gui.compare.shortcuts import SHORTCUTS, bind_shortcuts
 from napari_rln.gui.compare.swipe import Swipe
 from napari_rln.gui.compare.three_d import ThreeD
-from napari_rln.gui.layers import DISPLAY_ONLY, layer_data
+from napari_rln.gui.deconvolve.streams import ResultStream
+from napari_rln.gui.layers import DISPLAY_ONLY, KEY, layer_data
 
 SHAPE, VOXEL = (8, 20, 40), (0.3, 0.1, 0.1)
 
@@ -254,9 +257,11 @@ def test_long_names_fit_their_panel(viewer, pair):
     a, *_ = pair
     a.name = "a_long_name_of_an_image_of_cells_in_a_dish.ome.tif"
     show_names((a,), True, width=450)
-    assert 5.5 <= a.name_overlay.font_size < 9
+    size = a.name_overlay.font_size
+    assert 6 <= size < 9
+    assert size == pytest.approx(int(size), abs=0.01)  # napari's box is for whole points
     show_names((a,), True, width=2000)
-    assert a.name_overlay.font_size == 11
+    assert a.name_overlay.font_size == pytest.approx(11, abs=0.01)
     short = shortened(a.name, 200)
     assert len(short) < 25
     assert short.startswith("a_long")
@@ -337,3 +342,31 @@ def test_few_planes_of_a_lazy_stack_are_read_and_the_coarse_level_of_a_pyramid(v
     read.clear()
     assert next_plane_with_structure(viewer, pyramid, 1)
     assert 55 <= viewer.dims.point[0] <= 62
+
+
+def test_the_iteration_browser_lists_given_results_and_keeps_the_choice(viewer, pair, qtbot):
+    browser, streams = IterationBrowser(viewer), []
+    qtbot.addWidget(browser)
+    for layer, last in zip(pair, (3, 2, 1), strict=True):
+        layer.metadata = {KEY: Record(method="rld", facts={"iterations": last}).as_dict()}
+        stream = ResultStream(viewer, None, "")
+        stream.layer, stream.iterates = layer, dict.fromkeys(range(1, last + 1), layer.data)
+        streams.append(stream)
+        browser.add(stream)
+
+    def listed():
+        return [browser.box.itemText(i) for i in range(browser.box.count())]
+
+    browser.list_among(pair[:2])
+    browser.box.setCurrentIndex(1)
+    assert (listed(), browser.label.text()) == (["raw", "result"], "2 iterations")
+    browser.list_among(pair[1:])  # another image, with the result that is chosen
+    assert (browser.box.currentText(), browser.label.text()) == ("result", "2 iterations")
+    browser.list_among(pair[2:])
+    assert (listed(), browser.label.text()) == (["other"], "1 iteration")
+    viewer.layers.remove("other")
+    browser.list_among(pair)
+    assert (listed(), browser.label.text()) == (["raw", "result"], "3 iterations")
+    assert not browser.isHidden()
+    browser.list_among(())
+    assert browser.isHidden()

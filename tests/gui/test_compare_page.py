@@ -1,5 +1,7 @@
 """The page Compare: results that are open, channels together, residual maps in a row."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QObject
@@ -7,16 +9,20 @@ from test_dock import opened, small
 
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
+from napari_rln.evaluate.comparison import CompareSettings, Comparison, Row
+from napari_rln.evaluate.verdict import Verdict
 from napari_rln.gui.compare.before_after import BeforeAfter
 from napari_rln.gui.compare.compared_image import ComparedImage
 from napari_rln.gui.compare.open_results import OpenResults
 from napari_rln.gui.compare.panels import panels_of
 from napari_rln.gui.compare.residual_maps import ResidualMaps
-from napari_rln.gui.compare.side_by_side import SideBySide
+from napari_rln.gui.compare.side_by_side import SideBySide, fits_grid, place_for_grid
+from napari_rln.gui.deconvolve.autosave import saving_job
 from napari_rln.gui.deconvolve.chosen_method import Inputs
 from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.jobs import JobQueue
-from napari_rln.gui.layers import DISPLAY_ONLY, KEY, source_of
+from napari_rln.gui.layers import DISPLAY_ONLY, KEY, record_of, source_of
+from napari_rln.gui.views.views_dock import ViewsDock
 
 VOXEL, UM, ZYX = (0.3, 0.1, 0.1), ("um",) * 3, ("z", "y", "x")
 RANDOM = np.random.default_rng(0)
@@ -66,6 +72,8 @@ def test_a_dock_that_is_opened_again_and_one_for_files_find_the_results(
     before = dock.page("Compare").table.comparison
     dock.page("Compare").save(tmp_path)
     idle(page.jobs)
+    said = dock.page("Compare").bar.message.text()
+    assert said == f"cells · RLD 3 is saved in {tmp_path}."
     viewer.window.remove_dock_widget(dock)
     for is_saved in (False, True):
         if is_saved:
@@ -182,6 +190,54 @@ def test_channels_share_panels_and_maps_have_a_row_of_their_own(viewer, channels
     assert all(layer.visible for panel in layers for layer in panel)
 
 
+def test_panels_are_placed_in_order_wherever_their_layers_are(viewer, channels):
+    _, panels = channels
+    layers = [layer for panel in panels for layer in panel]
+    for _ in range(20):
+        for each in RANDOM.permutation(len(layers)):
+            viewer.layers.move(viewer.layers.index(layers[each]), 0)
+        place_for_grid(viewer, panels)
+        # Some orders fit as they are, such as with the channels of a panel exchanged.
+        shown = [layer for layer in viewer.layers if layer in layers]
+        assert [{*shown[i : i + 2]} for i in range(0, len(shown), 2)] == [{*p} for p in panels]
+        assert fits_grid(viewer, panels)
+
+
+def test_a_comparison_forgets_removed_results_and_not_those_at_another_iteration(viewer, channels):
+    (image, _), layers = channels
+    few, many = (panel[0] for panel in layers[1:])
+    image.comparison_job(viewer, None, lambda: None).done(
+        Comparison(
+            rows=tuple(Row(name=layer.name) for layer in (layers[0][0], few, many)),
+            settings=CompareSettings(),
+        )
+    )
+    image.verdicts = tuple(
+        Verdict(name=name, text="", quality="good", unexplained=0.0) for name in ("RLD 3", "RLD 9")
+    )
+    assert image.remaining(viewer).outdated == [False] * 3
+    browsed = record_of(many)
+    many.metadata = {KEY: replace(browsed, facts={"iterations": 2}).as_dict()}
+    viewer.layers.remove(few)
+    remaining = image.remaining(viewer)
+    assert [row.name for row in remaining.comparison.rows] == ["A", "A · RLD 9"]
+    assert [verdict.name for verdict in remaining.verdicts] == ["RLD 9"]
+    assert remaining.outdated == [False, True]
+    viewer.layers.remove(many)
+    assert image.remaining(viewer) is None
+
+
+def test_all_results_are_saved_and_counted(channels, tmp_path):
+    _, (_, few, many) = channels
+    layers = [*few, *many]
+    job = saving_job(layers, tmp_path)
+    for _ in range(2):  # the second time under other names
+        list(job.steps())
+    assert job.end_note == f"4 results are saved in {tmp_path}."
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {f"{layer.name}{n}.ome.tif" for layer in layers for n in ("", " (2)")}
+
+
 def test_before_and_after_show_all_channels(viewer, channels, qtbot):
     images, layers = channels
 
@@ -214,3 +270,13 @@ def test_before_and_after_show_all_channels(viewer, channels, qtbot):
     names = [layer.name for layer in viewer.layers if DISPLAY_ONLY in layer.metadata]
     assert names == ["left: A", "right: B", "divider"]
     widget.stop()
+
+
+def test_the_views_open_in_a_tab_beside_the_page(open_dock, viewer):
+    _, page = open_dock("Compare")
+    for _ in range(2):  # the second time they are open
+        page.views_button.click()
+    [views] = page.window().findChildren(ViewsDock)
+    dock, other = (each.parentWidget() for each in (views, page.dock))
+    assert page.window().tabifiedDockWidgets(dock) == [other]
+    assert views.canvas.minimumHeight() > 100

@@ -271,7 +271,8 @@ def _row(
 ) -> Row:
     """Return the row of one volume."""
     facts = volume.record.facts if volume.record else {}
-    values: dict[str, Any] = {"seconds": facts.get("seconds"), "peak_mb": facts.get("peak_mb")}
+    values: dict[str, Any] = {"seconds": facts.get("seconds")}
+    values["peak_mb"] = facts.get("peak_mb") or None  # 0: too little or too short to be measured
     values |= residual
     if truth is not None:
         values["volume"] = score(volume, truth)

@@ -87,7 +87,7 @@ class ComparePage(QWidget):
         self.before_after = BeforeAfter(viewer, self._composite_of)
         tip = (
             "<p>The layers as xy, xz and yz planes with one cursor, line profiles and figures. "
-            "Press it to open them beside.</p>"
+            "Press it to open them in a tab beside this one.</p>"
         )
         self.views_button = QPushButton("Lateral and axial views", toolTip=tip)
         self.maps = ResidualMaps(viewer)
@@ -134,12 +134,12 @@ class ComparePage(QWidget):
         self._show_chosen()
 
     def compare_new(self) -> None:
-        """Arrange the results, and compare those of every image that has new ones."""
-        self.arrange()
+        """Compare the results of every image that has new ones, and arrange the chosen one's."""
         for compared in [*self._images.values()]:
             if compared.is_new:
                 compared.is_new = False
                 self.bar.attempt(lambda compared=compared: self._compare(compared), clicked=False)  # type: ignore[misc]
+        self.arrange()
 
     def layers(self) -> list[Image]:
         """Return the layers with results of the chosen image."""
@@ -173,7 +173,7 @@ class ComparePage(QWidget):
         layers = [layer for layer in self.layers() if not layer.multiscale]
         if not layers:
             raise RlnError("the results are on disk already; their layers show where.")
-        self._jobs.add(*(saving_job(layer, folder, WINDOW) for layer in layers))
+        self._jobs.add(saving_job(layers, folder, WINDOW))
 
     def register(self) -> None:
         """Register the reference to the chosen image, on its grid."""
@@ -257,14 +257,18 @@ class ComparePage(QWidget):
             self.bar.attempt(lambda: self.save(Path(folder)))
 
     def _open_views(self) -> None:
-        self._viewer.window.add_plugin_dock_widget("napari-rln", "Lateral and axial views")
+        """Open the views in a tab, as two docks below each other are too low on most screens."""
+        dock, _ = self._viewer.window.add_plugin_dock_widget(
+            "napari-rln", "Lateral and axial views", tabify=True
+        )
+        dock.show()
+        dock.raise_()  # also if it was open
 
     def _on_image(self) -> None:
         self._show_chosen()
         self.arrange()
 
     def _on_removed(self) -> None:
-        self.browser.refresh()
         for key, compared in [*self._images.items()]:
             if not self._has_results(compared):
                 del self._images[key]  # frees the image
@@ -278,7 +282,9 @@ class ComparePage(QWidget):
         compared = self._images.get(self._key)
         self._image_row.setVisible(self.image.count() > 1)
         self._shown_with_results.setVisible(compared is not None)
-        self.table.setVisible(compared is not None and compared.comparison is not None)
+        self.browser.list_among(self.layers())
+        remaining = None if compared is None else compared.remaining(self._viewer)
+        self.table.setVisible(remaining is not None)
         if compared is None:
             missing = self.opened.without_image
             self.words.setText(without_image(missing) if missing else NOTHING)
@@ -286,19 +292,20 @@ class ComparePage(QWidget):
         results = compared.results(self._viewer)
         if results:
             self.before_after.suggest(compared.inputs.image.layer, results[-1])
-        if compared.comparison is None:
+        if remaining is None:
             names = (layer.name.removeprefix(compared.prefix) for layer in results)
             self.words.setText(not_compared(names))
         else:
-            self.table.show_comparison(compared.comparison, compared.prefix)
-            self._mark_outdated()
-            self.words.setText(words_of(compared.verdicts))
+            self.table.show_comparison(remaining.comparison, compared.prefix)
+            self.table.mark_outdated(remaining.outdated)
+            self.words.setText(words_of(remaining.verdicts))
 
     def _mark_outdated(self) -> None:
-        """Mark the rows of layers that were removed, or show another iteration now."""
+        """Mark the rows of layers that show another iteration now."""
         compared = self._images.get(self._key)
-        if compared is not None and compared.comparison is not None:
-            self.table.mark_outdated(compared.outdated(self._viewer))
+        remaining = None if compared is None else compared.remaining(self._viewer)
+        if remaining is not None:
+            self.table.mark_outdated(remaining.outdated)
 
     def _lay_out(self) -> None:
         self._image_row, self._shown_with_results, content = QWidget(), QWidget(), QWidget()

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import ref
 
 from napari.components import ViewerModel
 from napari.layers import Image
@@ -22,8 +23,16 @@ from napari_rln.gui.layers import LayerImage, record_of, source_of
 WINDOW = "compare"
 """Shows the progress of the page's jobs, instead of the page Deconvolve."""
 
-State = tuple[int, Any]
-"""Identity of a layer, and the number of iterations that it shows."""
+State = tuple[ref[Image], Any]
+"""Reference of a layer, and the number of iterations that it shows."""
+
+
+class Remaining(NamedTuple):
+    """What the last comparison says of the results that are still open."""
+
+    comparison: Comparison
+    verdicts: tuple[Verdict, ...]
+    outdated: list[bool]  # for each row, whether its layer shows another iteration now
 
 
 @dataclass(eq=False, kw_only=True)
@@ -72,10 +81,25 @@ class ComparedImage:
         image, point = self.inputs.image, viewer.dims.point
         return [crop_like(image, source_of(layer, point)) for layer in layers]
 
-    def outdated(self, viewer: ViewerModel) -> list[bool]:
-        """Return for each row whether its layer was removed, or shows another iteration now."""
-        now = [_state_of(layer) for layer in viewer.layers if isinstance(layer, Image)]
-        return [state not in now for state in self._states]
+    def remaining(self, viewer: ViewerModel) -> Remaining | None:
+        """Return the last comparison without the results whose layers were removed; None if empty.
+
+        The image is kept: its layer is not needed to compare again.
+        """
+        if self.comparison is None:
+            return None
+        now = {_state_of(layer) for layer in viewer.layers if isinstance(layer, Image)}
+        still_open = {layer for layer, _ in now}
+        (raw, _), *results = zip(self.comparison.rows, self._states, strict=True)
+        kept = [(row, state) for row, state in results if state[0] in still_open]
+        if not kept:
+            return None
+        names = {row.name.removeprefix(self.prefix) for row, _ in kept}
+        return Remaining(
+            dataclasses.replace(self.comparison, rows=(raw, *(row for row, _ in kept))),
+            tuple(verdict for verdict in self.verdicts if verdict.name in names),
+            [False, *(state not in now for _, state in kept)],
+        )
 
     def comparison_job(
         self, viewer: ViewerModel, truth: LayerImage | None, done: Callable[[], None]
@@ -120,7 +144,7 @@ class ComparedImage:
 def _state_of(layer: Image) -> State:
     """Return the state of a layer, for comparison with a later one."""
     record = record_of(layer)
-    return id(layer), record.facts.get("iterations") if record else None
+    return ref(layer), record.facts.get("iterations") if record else None
 
 
 def _best(comparison: Comparison, names: set[str]) -> str | None:

@@ -73,8 +73,7 @@ class Table(QWidget):
         copy.clicked.connect(self._copy)
         save.clicked.connect(self._save)
         self.outdated = QLabel(
-            "Grey rows differ from the layers, as after browsing to another iteration; Compare "
-            "again.",
+            "The layers of grey rows show another iteration now. Press Compare to measure it.",
             wordWrap=True,
         )
         self.outdated.setVisible(False)
@@ -110,7 +109,7 @@ class Table(QWidget):
         self.setVisible(True)
 
     def mark_outdated(self, outdated: Sequence[bool]) -> None:
-        """Show the rows of results that have changed since in grey."""
+        """Show the rows of results whose layers have changed since in grey."""
         for row, old in enumerate(outdated):
             brush = self.palette().placeholderText() if old else QBrush()
             for column in range(self.table.columnCount()):

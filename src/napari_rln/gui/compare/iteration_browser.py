@@ -1,7 +1,10 @@
 """Slider through the kept iterations of results."""
 
+from collections.abc import Collection
+
 import numpy as np
 from napari.components import ViewerModel
+from napari.layers import Layer
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
@@ -9,6 +12,7 @@ from napari_rln.gui.deconvolve.streams import ResultStream
 from napari_rln.gui.layers import record_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.narrow_box import make_narrow
+from napari_rln.study.intervals import plural
 
 
 class IterationBrowser(QWidget):
@@ -20,6 +24,7 @@ class IterationBrowser(QWidget):
         super().__init__()
         self._viewer = viewer
         self._streams: list[ResultStream] = []
+        self._listed: list[ResultStream] = []
         self.setToolTip("<p>Drag to see the result after fewer iterations.</p>")
         self.box, self.label = QComboBox(), QLabel()
         make_narrow(self.box, 8)
@@ -31,22 +36,27 @@ class IterationBrowser(QWidget):
         self.slider.valueChanged.connect(self._browse)
 
     def add(self, stream: ResultStream) -> None:
-        """Add a result, if it has kept iterations."""
+        """Take a result, if it has kept iterations; :meth:`list_among` lists it."""
         if stream.iterates:
             self._streams.append(stream)
-        self.refresh()
 
-    def refresh(self) -> None:
-        """List the results, and free those of removed layers."""
+    def list_among(self, layers: Collection[Layer]) -> None:
+        """List the results that are among some layers, and free those of removed ones."""
+        chosen = self._chosen()
         self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
+        self._listed = [s for s in self._streams if s.layer in layers]
+        self.box.blockSignals(True)
         self.box.clear()
-        self.box.addItems([s.layer.name for s in self._streams if s.layer is not None])
-        self.box.setVisible(self.box.count() > 1)
+        self.box.addItems([s.layer.name for s in self._listed if s.layer is not None])
+        if chosen in self._listed:
+            self.box.setCurrentIndex(self._listed.index(chosen))
+        self.box.blockSignals(False)
         self.setVisible(self.box.count() > 0)
+        self._on_choice()
 
     def _chosen(self) -> ResultStream | None:
         index = self.box.currentIndex()
-        return self._streams[index] if 0 <= index < len(self._streams) else None
+        return self._listed[index] if 0 <= index < len(self._listed) else None
 
     def _on_choice(self) -> None:
         stream = self._chosen()
@@ -59,13 +69,13 @@ class IterationBrowser(QWidget):
         self.slider.setRange(0, len(iterations) - 1)
         self.slider.setValue(int(np.searchsorted(iterations, now)))
         self.slider.blockSignals(False)
-        self.label.setText(f"{now} iterations")
+        self.label.setText(plural(now, "iteration"))
 
     def _browse(self, index: int) -> None:
         stream = self._chosen()
         if stream is not None and stream.layer is not None:
             iteration = sorted(stream.iterates)[index]
             stream.browse(iteration)
-            self.label.setText(f"{iteration} iterations")
+            self.label.setText(plural(iteration, "iteration"))
             self.box.setItemText(self.box.currentIndex(), stream.layer.name)
             self.browsed.emit()

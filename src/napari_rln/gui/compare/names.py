@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
-_FONT = (5.5, 11.0)  # points, smallest and largest
+_FONT = (6, 11)  # points, smallest and largest
+_ABOVE = 0.001  # points, so that the display's resolution does not round them down
 _SMALL = 8.0  # points, of a name that may be shortened
 _CHARACTER = 1.0  # pixels of the canvas per point
 _MARGIN = 24  # pixels beside a name
@@ -60,7 +61,7 @@ def show_names(
 
 def common_size(layers: Iterable[Layer], width: float) -> float:
     """Return the size in points of a font in which all names fit a panel of a width in pixels."""
-    return min((_font(layer.name, width) for layer in layers), default=_FONT[1])
+    return min((_font(layer.name, width) for layer in layers), default=_FONT[1] + _ABOVE)
 
 
 def panel_width(viewer: ViewerModel) -> float:
@@ -77,11 +78,10 @@ def _colour(layer: Layer) -> Any:
 
 
 def _font(name: str, width: float | None) -> float:
-    """Return the size in points of a name's font."""
+    """Return the size of a name's font: whole points, for which napari makes the box behind it."""
     smallest, largest = _FONT
-    if width is None:
-        return largest
-    return max(smallest, min(largest, (width - _MARGIN) / (_CHARACTER * len(name))))
+    fitting = largest if width is None else (width - _MARGIN) / (_CHARACTER * len(name))
+    return int(max(smallest, min(largest, fitting))) + _ABOVE
 
 
 def shortened(name: str, width: float) -> str:

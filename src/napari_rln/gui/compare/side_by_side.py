@@ -166,7 +166,10 @@ def fits_grid(viewer: ViewerModel, panels: Sequence[Sequence[Layer]]) -> bool:
 
 
 def place_for_grid(viewer: ViewerModel, panels: Sequence[Sequence[Layer]]) -> None:
-    """Move the layers of panels below all others where napari's grid would mix them up."""
+    """Move the layers of panels below all others where napari's grid would mix them up.
+
+    One by one: napari's ``move_multiple`` mixes up layers that do not follow each other.
+    """
     if not fits_grid(viewer, panels):
-        order = [viewer.layers.index(layer) for panel in panels for layer in panel]
-        viewer.layers.move_multiple(order, 0)
+        for place, layer in enumerate(layer for panel in panels for layer in panel):
+            viewer.layers.move(viewer.layers.index(layer), place)

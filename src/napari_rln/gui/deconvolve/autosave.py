@@ -1,5 +1,6 @@
 """Results written as files: each as soon as it is finished, or those that are compared."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from napari.layers import Image
@@ -10,7 +11,7 @@ from napari_rln.core.volume import Volume
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.deconvolve.result_destination import file_name
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.jobs import BackgroundJob, Steps, Update, one_step
+from napari_rln.gui.jobs import BackgroundJob, Steps, Update
 from napari_rln.gui.layers import LayerImage, source_of
 from napari_rln.io.paths import check_folder
 from napari_rln.io.volumes import write
@@ -62,17 +63,23 @@ def saved(steps: Steps[Volume], folder: Path | None) -> Steps[Volume]:
     return result
 
 
-def saving_job(layer: Image, folder: Path, window: str = "") -> BackgroundJob:
-    """Return a job that writes a layer into a folder as OME-TIFF, under a name that is not taken.
+def saving_job(layers: Sequence[Image], folder: Path, window: str = "") -> BackgroundJob:
+    """Return a job that writes layers into a folder as OME-TIFF, under names that are not taken.
 
     Raises :class:`RlnError` if the folder is not writable.
     """
-    path = _free(folder, file_name(layer.name))
-    check_folder(path)
-    volume = source_of(layer, (0.0,) * layer.ndim)
-    steps = one_step("saving", lambda: write(volume.read(), path))
-    note = f"{layer.name} is saved as {path.name}."
-    return BackgroundJob(f"saving {path.name}", steps, key=path, end_note=note, window=window)
+    check_folder(folder / "result")
+    sources = [(layer.name, source_of(layer, (0.0,) * layer.ndim)) for layer in layers]
+
+    def steps() -> Steps[None]:
+        for done, (name, source) in enumerate(sources):
+            yield Update(Progress(activity="saving", done=done, total=len(sources)))
+            write(source.read(), _free(folder, file_name(name)))
+
+    names = tuple(name for name, _ in sources)
+    saved = f"{names[0]} is saved" if len(names) == 1 else f"{len(names)} results are saved"
+    note = f"{saved} in {folder}."
+    return BackgroundJob(f"results in {folder}", steps, key=names, end_note=note, window=window)
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -55,6 +55,7 @@ _TIPS = {
     "inset": "<p>Tick to magnify the blue square; drag its corner to resize it.</p>",
 }
 _NARROWEST = 6  # characters of a choice
+_LOWEST = 160  # pixels of the planes, so that they can be seen in a dock below others
 
 
 class ViewsDock(QWidget):
@@ -85,6 +86,7 @@ class ViewsDock(QWidget):
             choice.setSizeAdjustPolicy(policy)
             choice.setMinimumContentsLength(_NARROWEST)
         self.canvas = PictureBoard(napari_viewer)
+        self.canvas.setMinimumHeight(_LOWEST)
         self.box = InsetBox()
         self.profile = LineProfile(napari_viewer)
         tip = (
@@ -339,7 +341,7 @@ class ViewsDock(QWidget):
         hint = QLabel(
             "Drag the lines, click, or hold Shift and point in the viewer.", wordWrap=True
         )
-        self.splitter = QSplitter(Qt.Orientation.Vertical)
+        self.splitter = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
         self.splitter.addWidget(self.canvas)
         self.splitter.addWidget(self.profile)
         self.splitter.setStretchFactor(0, 4)
