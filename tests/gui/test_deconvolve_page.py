@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import microscope_files as files
 import numpy as np
 import pytest
 import torch
@@ -601,3 +602,20 @@ def test_clicks_during_a_run_do_no_harm(dock, idle, qtbot, click):
         assert [row.name for row in dock.compare.table.comparison.rows] == ["cells", name]
         dock.compare.browser.slider.setValue(0)
         assert layer.name == "cells · RLD 1"
+
+
+def test_all_channels_of_a_file_are_ticked_as_napari_adds_its_layers(open_dock, tmp_path):
+    viewer, page = open_dock("Deconvolve")
+    planes = files.czi_planes(np.ones((1, 2, 5, 8, 8), np.uint16))
+    for name in ("first", "second"):
+        files.write_czi(tmp_path / f"{name}.czi", planes, files.czi_xml())
+    viewer.open(str(tmp_path / "first.czi"), plugin="napari-rln")
+    assert page.channels.all.isChecked()
+    assert len(page.channels.others) == 1
+    page.channels.all.click()
+    viewer.layers.remove(viewer.layers[1])
+    viewer.open(str(tmp_path / "first.czi"), plugin="napari-rln")
+    assert not page.channels.all.isChecked()  # the user's choice, for this file
+    viewer.open(str(tmp_path / "second.czi"), plugin="napari-rln")
+    page.image.layer = viewer.layers[-1]
+    assert page.channels.all.isChecked()
