@@ -106,6 +106,12 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
         page.image.layer = viewer.layers[f"cells {channel}"]
         page.stated.show_button.click()
         psf = viewer.layers[f"PSF of cells {channel}"]
+        assert not psf.visible
+        shown = page.dock.page("PSF")
+        assert page.dock.tabs.tabText(page.dock.tabs.currentIndex()) == "PSF"
+        assert shown.psf.layer.name == psf.name
+        page.stated.show_button.click()  # again: the same layer
+        assert sum(layer.name.startswith("PSF of") for layer in viewer.layers) == 1
         viewer.layers.remove(psf)
         result = viewer.layers[f"cells {channel} \N{MIDDLE DOT} RLD 5"]
         record = record_of(result)
