@@ -206,11 +206,14 @@ def test_settings_are_those_of_the_last_session(open_dock, viewer):
         viewer.add_image(volume.data, name=name, scale=volume.voxel_um, units=("um",) * 3)
     page.bar.run_button.click()
     page.bar.cancel_button.click()
+    page.autosave.setChecked(True)
+    page.session.store(page.image.layer, page.methods.state())  # as Run does for a file's image
     viewer.window.remove_dock_widget(page.dock)
     _, widget = viewer, viewer.window.add_plugin_dock_widget("napari-rln", "Deconvolution")[1]
     again = widget.page("Deconvolve")
     assert [row.key for row in again.methods.rows] == ["rld", "universal", "wb"]
     assert again.methods.rows[0].form.fields["iterations"].value == 3
+    assert again.autosave.isChecked()
     assert again.history.list.count() == 1
 
 
