@@ -632,4 +632,6 @@ def test_a_single_plane_is_said_to_stay_blurred_along_z(dock, pair, idle):
     image.data = image.data[12:13]
     dock.bar.run_button.click()
     idle(dock.jobs)
-    assert dock.bar.warning.text().count("is a single plane") == 1  # for both methods
+    text = dock.bar.warning.text()
+    assert text.count("is a single plane") == 1  # for both methods
+    assert text.count("cells") == 1

@@ -411,6 +411,7 @@ def test_a_psf_is_dropped_chosen_among_channels_and_saved(
     QApplication.sendEvent(dock, drop)
     settled(dock)
     assert "choose one, then open it" in page.note.text()
+    assert "done" not in dock.bar.message.text()  # as nothing is open yet
     assert len(viewer.layers) == 0
     assert page.isVisibleTo(dock)
     assert not page.parts["time"].isVisibleTo(page)

@@ -25,8 +25,8 @@ from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.from_optics import CompletedOptics
 
 _ONE_PLANE = (
-    "{} is a single plane: it is deconvolved within the plane only, not along z, and "
-    "light from other depths stays; open the whole stack where there is one."
+    "{}: it is a single plane, which cannot be deconvolved along z: light from other depths stays "
+    "in it. Open the whole stack where there is one."
 )
 
 
