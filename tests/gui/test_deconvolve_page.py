@@ -5,12 +5,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import microscope_files as files
 import numpy as np
 import pytest
 import torch
 from napari.utils.notifications import notification_manager
 from qtpy.compat import isalive
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_rln import samples
@@ -363,6 +364,12 @@ def test_a_second_click_queues_new_runs_and_the_comparison_follows(dock, idle):
     idle(dock.jobs, 120)
     assert len(dock.compare.table.comparison.rows) == 6  # with the image
     assert dock.viewer.canvas.grid.enabled
+    newest = dock.history.list.item(0).data(Qt.ItemDataRole.UserRole)
+    [verdict] = newest.verdicts  # not those on the results of other runs
+    assert verdict.startswith("RLD 41 ")
+    dock.compare.compare()
+    idle(dock.jobs)
+    assert newest.verdicts == [verdict]
 
 
 def test_cancelling_keeps_an_estimate_named_by_its_iteration(dock, idle, qtbot):
@@ -601,3 +608,30 @@ def test_clicks_during_a_run_do_no_harm(dock, idle, qtbot, click):
         assert [row.name for row in dock.compare.table.comparison.rows] == ["cells", name]
         dock.compare.browser.slider.setValue(0)
         assert layer.name == "cells · RLD 1"
+
+
+def test_all_channels_of_a_file_are_ticked_as_napari_adds_its_layers(open_dock, tmp_path):
+    viewer, page = open_dock("Deconvolve")
+    planes = files.czi_planes(np.ones((1, 2, 5, 8, 8), np.uint16))
+    for name in ("first", "second"):
+        files.write_czi(tmp_path / f"{name}.czi", planes, files.czi_xml())
+    viewer.open(str(tmp_path / "first.czi"), plugin="napari-rln")
+    assert page.channels.all.isChecked()
+    assert len(page.channels.others) == 1
+    page.channels.all.click()
+    viewer.layers.remove(viewer.layers[1])
+    viewer.open(str(tmp_path / "first.czi"), plugin="napari-rln")
+    assert not page.channels.all.isChecked()  # the user's choice, for this file
+    viewer.open(str(tmp_path / "second.czi"), plugin="napari-rln")
+    page.image.layer = viewer.layers[-1]
+    assert page.channels.all.isChecked()
+
+
+def test_a_single_plane_is_said_to_stay_blurred_along_z(dock, pair, idle):
+    image = dock.image.layer
+    image.data = image.data[12:13]
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    text = dock.bar.warning.text()
+    assert text.count("is a single plane") == 1  # for both methods
+    assert text.count("cells") == 1

@@ -280,16 +280,28 @@ def test_channels_become_layers_and_times_an_axis(tmp_path):
         assert options["axis_labels"] == ("t", "z", "y", "x")
 
 
-def test_a_tiff_without_voxel_size_is_left_to_napari(tmp_path):
+def test_a_tiff_without_voxel_size_is_read_in_pixels(tmp_path):
     import tifffile
 
-    tifffile.imwrite(
-        tmp_path / "plain.tif", np.ones((4, 6, 8), np.float32), photometric="minisblack"
-    )
-    assert reader(str(tmp_path / "plain.tif")) is None
+    data = np.arange(3 * 2 * 4 * 6 * 8, dtype=">u2").reshape(3, 4, 2, 6, 8)
+    path = str(tmp_path / "plain.tif")
+    tifffile.imwrite(path, data, imagej=True, metadata={"axes": "TZCYX"})
+    layers = reader(path)(path)
+    for channel, (found, options, _) in enumerate(layers):
+        np.testing.assert_array_equal(found, data[:, :, channel])
+        layer = Image(found, **options)
+        assert layer.axis_labels == ("t", "z", "y", "x")
+        assert tuple(layer.scale) == (1, 1, 1, 1)
+        assert voxel_um_of(layer) is None  # typed on the page Deconvolve
+    stack, planes = np.ones((4, 6, 8), np.float32), np.ones((2, 3, 4, 5, 6, 8), np.uint8)
+    tifffile.imwrite(path, stack, photometric="minisblack")
+    [(found, _, _)] = reader(path)(path)
+    assert found.shape == stack.shape
+    assert reader([path]) is None
+    tifffile.imwrite(path, planes, photometric="minisblack")
+    assert reader(path) is None  # axes that nobody knows
     (tmp_path / "broken.tif").write_bytes(b"II*\0nothing")
     assert reader(str(tmp_path / "broken.tif")) is None
-    assert reader([str(tmp_path / "plain.tif")]) is None
 
 
 def test_writing_refuses_what_has_no_length(tmp_path):

@@ -397,6 +397,19 @@ def test_a_click_sets_the_missing_unit_of_a_scale_to_micrometres(qtbot):
     assert picker.source("the image").voxel_um == (0.3, 0.1, 0.1)
 
 
+def test_the_view_stays_when_the_voxel_size_is_typed(qtbot):
+    picker, layer = picker_of(qtbot, {})
+    viewer = picker._viewer
+    viewer.dims.set_current_step(0, 3)
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 2.5, 3.5), 40.0
+    picker.voxel.value = (0.3, 0.1, 0.1)
+    picker.voxel.changed.emit()
+    assert voxel_um_of(layer) == (0.3, 0.1, 0.1)
+    assert viewer.scene.camera.center == pytest.approx((0, 0.25, 0.35))
+    assert viewer.scene.camera.zoom == pytest.approx(400)
+    assert viewer.dims.current_step[0] == 3
+
+
 def test_a_plane_needs_no_depth(qtbot):
     picker, layer = picker_of(qtbot, {}, shape=(6, 8))
     for size in picker.voxel.sizes[1:]:

@@ -106,6 +106,12 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
         page.image.layer = viewer.layers[f"cells {channel}"]
         page.stated.show_button.click()
         psf = viewer.layers[f"PSF of cells {channel}"]
+        assert not psf.visible
+        shown = page.dock.page("PSF")
+        assert page.dock.tabs.tabText(page.dock.tabs.currentIndex()) == "PSF"
+        assert shown.psf.layer.name == psf.name
+        page.stated.show_button.click()  # again: the same layer
+        assert sum(layer.name.startswith("PSF of") for layer in viewer.layers) == 1
         viewer.layers.remove(psf)
         result = viewer.layers[f"cells {channel} \N{MIDDLE DOT} RLD 5"]
         record = record_of(result)
@@ -200,11 +206,14 @@ def test_settings_are_those_of_the_last_session(open_dock, viewer):
         viewer.add_image(volume.data, name=name, scale=volume.voxel_um, units=("um",) * 3)
     page.bar.run_button.click()
     page.bar.cancel_button.click()
+    page.autosave.setChecked(True)
+    page.session.store(page.image.layer, page.methods.state())  # as Run does for a file's image
     viewer.window.remove_dock_widget(page.dock)
     _, widget = viewer, viewer.window.add_plugin_dock_widget("napari-rln", "Deconvolution")[1]
     again = widget.page("Deconvolve")
     assert [row.key for row in again.methods.rows] == ["rld", "universal", "wb"]
     assert again.methods.rows[0].form.fields["iterations"].value == 3
+    assert again.autosave.isChecked()
     assert again.history.list.count() == 1
 
 

@@ -79,6 +79,7 @@ def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch):
     made = viewer.layers[-1]
     record = record_of(made)
     assert made.name == "PSF widefield NA 1.2"
+    assert not made.visible  # else it would lie over the image
     assert (record.method, record.settings["na"]) == ("psf compute", 1.2)
     assert units(made) == ["micrometer"] * 3
     np.testing.assert_allclose(made.scale, viewer.layers["bead"].scale)
@@ -410,6 +411,7 @@ def test_a_psf_is_dropped_chosen_among_channels_and_saved(
     QApplication.sendEvent(dock, drop)
     settled(dock)
     assert "choose one, then open it" in page.note.text()
+    assert "done" not in dock.bar.message.text()  # as nothing is open yet
     assert len(viewer.layers) == 0
     assert page.isVisibleTo(dock)
     assert not page.parts["time"].isVisibleTo(page)

@@ -180,6 +180,16 @@ def test_jobs_of_another_window_are_not_shown(jobs, idle, qtbot):
     assert [bar.warning.text() for bar in bars] == ["", ""]
 
 
+def test_the_name_of_an_image_stays_as_it_is_and_is_said_once(jobs, idle, qtbot):
+    bar = RunBar(jobs, lambda: None)
+    qtbot.addWidget(bar)
+    steps = one_step("counting", lambda: warn("img: repaired 3 isolated hot voxels."))
+    jobs.add(BackgroundJob("img \N{MIDDLE DOT} RLD", steps, is_named=True))
+    idle(jobs)
+    assert bar.message.text() == "img \N{MIDDLE DOT} RLD: done"
+    assert bar.warning.text() == "img \N{MIDDLE DOT} RLD: repaired 3 isolated hot voxels."
+
+
 def test_only_our_warnings_are_for_the_user(jobs, idle):
     import warnings
 

@@ -125,6 +125,7 @@ class Dock(QWidget):
             page.runs.result_finished.connect(lambda result: self.page(COMPARE).add_result(result))
             page.runs.run_finished.connect(lambda: self.page(COMPARE).compare_new())
             page.image.changed.connect(self._look_at_image)
+            page.stated.psf_shown.connect(self._show_psf)
             FileDrops(page.psf, self._open_psf)
             QTimer.singleShot(0, self._look_at_image)
             return page
@@ -144,6 +145,11 @@ class Dock(QWidget):
         self.page(DECONVOLVE).psf.suggest(layer)
         if TRAIN in self._pages:
             self._pages[TRAIN].form.psf.suggest(layer)
+
+    def _show_psf(self, layer: "Layer") -> None:
+        """Show a PSF on its page."""
+        self.show_page(PSF)
+        self.page(PSF).show_psf(layer)
 
     def _open_psf(self, path: Path) -> None:
         """Open the file of a PSF on its page; the page Deconvolve then takes it."""

@@ -55,6 +55,7 @@ class BackgroundJob:
     stopped: Callable[[str], None] = lambda reason: None  # called with "failed" or "cancelled"
     cancel_note: str = ""  # for the user after cancelling, such as what is kept
     end_note: str | None = None  # for the user at the end, none if it is plain; by default "done"
+    is_named: bool = False  # whether the title begins with a layer's name, which stays as it is
     window: str = ""  # that shows its progress, where several share a queue
 
 

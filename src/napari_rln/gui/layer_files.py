@@ -1,7 +1,7 @@
 """Reader and writer of layers, with voxel size, optics and record, which napari's own ignores.
 
-TIFF is read whole. OME-Zarr is read lazily, at the level that the screen needs, and files of
-microscopes by planes.
+TIFF is read whole, also without a voxel size, which is then typed. OME-Zarr is read lazily, at the
+level that the screen needs, and files of microscopes by planes.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from napari_rln.gui.layers import (
 )
 from napari_rln.io.image import open_contents, volume_index
 from napari_rln.io.lazy import OpenedImage
-from napari_rln.io.paths import is_microscope_name, is_zarr
+from napari_rln.io.paths import is_microscope_name, is_tiff_name, is_zarr
 from napari_rln.io.volumes import read, write
 
 _COLOURS = ((0.49, "bop blue"), (0.56, "green"), (0.63, "red"), (10.0, "magenta"))
@@ -32,9 +32,10 @@ _COLOURS = ((0.49, "bop blue"), (0.56, "green"), (0.63, "red"), (10.0, "magenta"
 
 
 def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
-    """Return a reader for a TIFF file or OME-Zarr image with a voxel size, or a microscope's file.
+    """Return a reader for a TIFF file, OME-Zarr image with a voxel size, or microscope's file.
 
-    None for others. A microscope's file is not opened here: its errors are shown when it is read.
+    None for others, and for a TIFF with an axis beside channel, time, z, y and x. A microscope's
+    file is not opened here: its errors are shown when it is read.
     """
     if not isinstance(path, str):
         return None
@@ -46,10 +47,13 @@ def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None
             from napari_rln.io.ome_zarr import open_lazily  # imports Zarr
 
             return read_zarr if is_zarr(place) and open_lazily(place).voxel_um else None
-        known = open_contents(path).voxel_um is not None
+        opened = open_contents(path)
+        if opened.voxel_um is not None:
+            return read_layers
+        _check_axes(opened)
     except RlnError:
         return None
-    return read_layers if known else None
+    return read_plain if is_tiff_name(place) else None
 
 
 def read_layers(path: str) -> list[LayerData]:
@@ -68,6 +72,16 @@ def read_layers(path: str) -> list[LayerData]:
         _add_channel(options, opened, channel)
         layers.append((data, options, kind))
     return layers
+
+
+def read_plain(path: str) -> list[LayerData]:
+    """Return a layer in pixels for every channel of a TIFF without a voxel size.
+
+    Raises :class:`RlnError` as for :func:`read_microscope`.
+    """
+    opened = open_contents(path)
+    stored = opened.array[(slice(None),) * len(opened.axes)]
+    return _layers_of(opened, np.array(stored, opened.array.dtype.newbyteorder("=")))
 
 
 def read_zarr(path: str) -> list[LayerData]:
@@ -93,22 +107,31 @@ def read_microscope(path: str) -> list[LayerData]:
     for series in range(count):
         opened = open_contents(path, series)
         array = opened.array
-        volume_index(opened.axes, array.shape, {"C": 0, "T": 0}, opened.name)  # raises
+        _check_axes(opened)
         if not isinstance(array, da.Array):
             each = zip(opened.axes, array.shape, strict=True)
             planes = tuple(n if axis in "YX" else 1 for axis, n in each)
             chunks = getattr(array, "chunks", planes)
             meta = np.empty((0,) * len(array.shape), array.dtype)
             array = da.from_array(array, chunks, name=False, meta=meta)  # type: ignore[no-untyped-call]
-        kept = [axis for axis in opened.axes if axis in "CZYX" or opened.times > 1]
-        index = tuple(slice(None) if axis in kept else 0 for axis in opened.axes)
-        array = array[index]
-        found = _lazy_layers(opened._replace(array=array, axes="".join(kept)), [array])
+        found = _layers_of(opened, array)
         if count > 1:
             for _, options, _ in found:
                 options["metadata"][SERIES] = series
         layers += found
     return layers
+
+
+def _check_axes(opened: OpenedImage) -> None:
+    """Raise a :class:`RlnError` if there are axes beside channel, time, z, y and x."""
+    volume_index(opened.axes, opened.array.shape, {"C": 0, "T": 0}, opened.name)
+
+
+def _layers_of(opened: OpenedImage, array: Any) -> list[LayerData]:
+    """Return a layer for every channel of an array with the axes of a file."""
+    kept = [axis for axis in opened.axes if axis in "CZYX" or opened.times > 1]
+    array = array[tuple(slice(None) if axis in kept else 0 for axis in opened.axes)]
+    return _lazy_layers(opened._replace(array=array, axes="".join(kept)), [array])
 
 
 def _lazy_layers(opened: OpenedImage, levels: list[Any]) -> list[LayerData]:

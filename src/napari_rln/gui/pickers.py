@@ -23,6 +23,7 @@ from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import LABEL, VoxelField
+from napari_rln.gui.kept_view import kept_in_view
 from napari_rln.gui.layers import (
     LayerImage,
     check_kind,
@@ -286,7 +287,8 @@ class VolumePicker(LayerPicker):
             self._show_parts()
             self.changed.emit()
             return
-        set_voxel_um(layer, (z, y, x))
+        with kept_in_view(self._viewer, layer):
+            set_voxel_um(layer, (z, y, x))
         self._on_layer()
 
 

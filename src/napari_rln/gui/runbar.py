@@ -104,10 +104,18 @@ class RunBar(QWidget):
 
     def show_message(self, text: str, *, error: bool = False) -> None:
         """Show a message; the failure of a job that it replaces moves to the warnings below."""
+        self._show(as_sentence(with_labels(text)), error)
+
+    def _show_of(self, job: BackgroundJob, text: str, *, error: bool = False) -> None:
+        """Show a message on a job."""
+        message = with_labels(f"{job.title}: {text}")
+        self._show(message if job.is_named else as_sentence(message), error)
+
+    def _show(self, text: str, error: bool) -> None:
         failure, self._failure, self._is_refusal = self._failure, "", False
         if failure:
             self._warn(failure)
-        self.message.setText(as_sentence(with_labels(text)))
+        self.message.setText(text)
         style = f"QLabel {{ color: {ERROR}; }}" if error else ""
         self.message.setProperty("error", error)
         if self.message.styleSheet() != style:
@@ -145,7 +153,7 @@ class RunBar(QWidget):
         self._jobs.toggle_pause()
         self._refresh()
         if self._is_pausing and self._jobs.running is not None:
-            self.show_message(f"{self._jobs.running.title}: pausing after this step{_ELLIPSIS}")
+            self._show_of(self._jobs.running, f"pausing after this step{_ELLIPSIS}")
 
     def _show_pause(self) -> None:
         """Say once that the running job is paused, and that it goes on."""
@@ -158,7 +166,7 @@ class RunBar(QWidget):
             return
         at = f" ({self._reached})" if self._reached else ""
         note = f"paused{at}, nothing is computed. Press Resume to go on."
-        self.show_message(f"{job.title}: {note if paused else self._reached or 'goes on'}")
+        self._show_of(job, note if paused else self._reached or "goes on")
 
     def _refresh(self) -> None:
         running, waiting = self._jobs.running is not None, len(self._jobs.waiting)
@@ -176,7 +184,7 @@ class RunBar(QWidget):
         elif not self._phase:
             assert self._jobs.running is not None
             if self._jobs.running.window == self._window:
-                self.show_message(f"{self._jobs.running.title}: starting")
+                self._show_of(self._jobs.running, "starting")
             elif any(job.window == self._window for job in self._jobs.waiting):
                 self.show_message(f"waiting for {self._jobs.running.title}")
             self._show_count(0, 0)
@@ -195,9 +203,9 @@ class RunBar(QWidget):
         if self._is_pausing:  # which it does after this step
             return
         left = self._seconds_left(progress)
-        parts = [f"{job.title}: {self._reached}", progress.note]
+        parts = [self._reached, progress.note]
         parts += [f"{duration(left)} left"] if left is not None else []
-        self.show_message(", ".join(part for part in parts if part))
+        self._show_of(job, ", ".join(part for part in parts if part))
 
     def _show_count(self, done: int, total: int) -> None:
         """Show a count, or an empty bar without a total.
@@ -221,7 +229,9 @@ class RunBar(QWidget):
 
     def _on_warning(self, job: BackgroundJob, text: str) -> None:
         if job.window == self._window:
-            self._warn(f"{job.title}: {text}")
+            name, _, rest = text.partition(": ")
+            named_twice = rest and job.title.startswith(f"{name} ")
+            self._warn(f"{job.title}: {rest if named_twice else text}")
 
     def _warn(self, text: str) -> None:
         before = f"{self.warning.text()}\n" if self.warning.text() else ""
@@ -230,13 +240,16 @@ class RunBar(QWidget):
 
     def _on_success(self, job: BackgroundJob, result: object) -> None:
         if job.window == self._window:
-            self.show_message(f"{job.title}: done" if job.end_note is None else job.end_note)
+            if job.end_note is None:
+                self._show_of(job, "done")
+            else:
+                self.show_message(job.end_note)
 
     def show_failure(self, job: BackgroundJob, failure: Failure) -> None:
         """Show why a job failed, until the next run."""
         if job.window != self._window:
             return
-        self.show_message(f"{job.title}: {failure.message}", error=True)
+        self._show_of(job, failure.message, error=True)
         self._failure = self.message.text()
         self._details += f"{self._failure}\n\n{failure.details}\n"
         self.details_button.setVisible(True)
@@ -244,7 +257,7 @@ class RunBar(QWidget):
     def _on_cancelled(self, job: BackgroundJob) -> None:
         if job.window == self._window:
             note = f"; {job.cancel_note}" if job.cancel_note else ""
-            self.show_message(f"{job.title}: cancelled{note}")
+            self._show_of(job, f"cancelled{note}")
 
     def _show_details(self) -> None:
         box = QMessageBox(self)

@@ -76,7 +76,9 @@ class Simulate(QWidget):
 
         key = (id(psf.layer), structures, imaging, shape, seed)
         note = "The image and the truth are new layers."
-        self.jobs.add(BackgroundJob(name, steps, key=key, done=self._show, end_note=note))
+        self.jobs.add(
+            BackgroundJob(name, steps, key=key, done=self._show, end_note=note, is_named=True)
+        )
 
     def _show(self, pair: Pair) -> None:
         for volume in (pair.truth, pair.image):

@@ -56,7 +56,7 @@ class ComparePage(QWidget):
     the PSF that an image's file states, with which results that are open may have been made.
     """
 
-    compared = Signal(str, object, object)  # verdicts as rich text, and themselves, and the run
+    compared = Signal(str, object, object)  # verdicts as rich text, and by result, and the run
 
     def __init__(
         self,
@@ -161,7 +161,8 @@ class ComparePage(QWidget):
         self._show_chosen()
         several = sum(each.run is compared.run for each in self._images.values()) > 1
         title = compared.inputs.image.name if several else ""
-        self.compared.emit(words_of(compared.verdicts, title), compared.verdicts, compared.run)
+        found = {f"{compared.prefix}{each.name}": each.text for each in compared.verdicts}
+        self.compared.emit(words_of(compared.verdicts, title), found, compared.run)
 
     def add_residuals(self) -> None:
         """Add residual maps of all results of the chosen image, and of its other channels."""

@@ -28,6 +28,7 @@ class Channels(QWidget):
         self._viewer = viewer
         self._image: Layer | None = None
         self._file: str | None = None  # whose channels were last shown
+        self._by_hand = False  # whether the user has ticked or unticked the box for it
         self._others: list[Image] = []
         self.psfs: dict[Image, LayerPicker] = {}  # by the layer of a channel
         tip = (
@@ -40,6 +41,7 @@ class Channels(QWidget):
         fill(QVBoxLayout(self), self.all, self._rows, margin=0, spacing=2)
         self.setVisible(False)
         self.all.toggled.connect(self._on_all)
+        self.all.clicked.connect(self._on_hand)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             follow(self, event, self._refresh)
 
@@ -61,6 +63,7 @@ class Channels(QWidget):
         others = [] if self._image is None else siblings(self._viewer, self._image)
         if others == self._others and self._others:
             return
+        has_more = len(others) > len(self._others)  # napari adds the layers of a file one by one
         self._others = others
         # Rows of other files stay, hidden: what was chosen there is not lost.
         for layer in [each for each in self.psfs if each not in self._viewer.layers]:
@@ -72,7 +75,8 @@ class Channels(QWidget):
             self._form.setRowVisible(picker, layer in others)
         file = None if self._image is None else self._image.source.path
         if file != self._file:
-            self._file = file
+            self._file, self._by_hand, has_more = file, False, True
+        if has_more and not self._by_hand:
             self.all.setChecked(bool(others) and all(map(_is_known, (self._image, *others))))
         self.all.setText(f"All {len(others) + 1} channels of the file")
         self.setVisible(bool(others))
@@ -85,6 +89,9 @@ class Channels(QWidget):
         picker.changed.connect(self.changed)
         self.psfs[layer] = picker
         self._form.addRow(QLabel(_short(layer.name), toolTip=f"<p>{layer.name}</p>"), picker)
+
+    def _on_hand(self) -> None:
+        self._by_hand = True
 
     def _on_all(self) -> None:
         self._rows.setVisible(self.all.isChecked())

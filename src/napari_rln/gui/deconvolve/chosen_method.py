@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from napari_rln.core.errors import warn
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
@@ -22,6 +23,11 @@ from napari_rln.gui.layers import LayerImage
 from napari_rln.psf.compute import LARGEST
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.from_optics import CompletedOptics
+
+_ONE_PLANE = (
+    "{}: it is a single plane, which cannot be deconvolved along z: light from other depths stays "
+    "in it. Open the whole stack where there is one."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +153,8 @@ class Inputs:
         yield Update(Progress(activity="reading the image"))
         image = check_image(self.image.read(), chosen.method.negatives)
         hashes["image"] = image.hash
+        if image.shape[0] == 1:
+            shared.cached(("warned", image.hash), lambda: warn(_ONE_PLANE.format(image.name)))
         if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
             yield Update(Progress(activity="computing the PSF"))
             self.psf.read()

@@ -1,7 +1,7 @@
 """Page for deconvolution: image, PSF, methods; results are shown during the computation."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.shared import Shared
-from napari_rln.evaluate.verdict import Verdict
 from napari_rln.gui.copy_button import CopyButton, Run
 from napari_rln.gui.deconvolve.autosave import Autosave
 from napari_rln.gui.deconvolve.channels import Channels
@@ -73,7 +72,7 @@ class DeconvolvePage(QWidget):
         self.destination = ResultDestination()
         self.autosave = Autosave()
         self.methods = MethodList()
-        self.session = Session(self.methods, self.repair)
+        self.session = Session(self.methods, self.repair, self.autosave)
         self.history = History(napari_viewer)
         self.bar = RunBar(self.jobs, self.run)
         self.whole_button = QPushButton("Run on the whole image")
@@ -111,13 +110,13 @@ class DeconvolvePage(QWidget):
         assert self.image.layer is not None
         self.session.store(self.image.layer, run.methods)
 
-    def show_verdicts(self, text: str, found: tuple[Verdict, ...], run: PastRun) -> None:
-        """Add the verdicts of a comparison, as rich text, and keep them in the history."""
+    def show_verdicts(self, text: str, found: Mapping[str, str], run: PastRun) -> None:
+        """Add the verdicts of a comparison, as rich text; the history keeps those on a run."""
         text = self.verdicts.text() + text
         self.verdicts.setText(text)
         self.verdicts.setVisible(bool(text))
         self.compare_button.setVisible(bool(text))
-        run.verdicts += [f"{each.name} {each.text}" for each in found]
+        run.take_verdicts(found)
         self.history.update(run)
 
     def showEvent(self, event: Any) -> None:

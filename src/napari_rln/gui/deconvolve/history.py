@@ -4,6 +4,7 @@ import dataclasses
 import html
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 from weakref import WeakSet
@@ -49,6 +50,8 @@ class PastRun:
         Rows of the list of methods, in JSON's types.
     results, verdicts
         Names of the results so far, and what a comparison said about them.
+    found
+        The verdicts by result, in this session.
     layers
         Layers of the results, in this session, and of the images.
     """
@@ -60,6 +63,7 @@ class PastRun:
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     results: list[str] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
+    found: dict[str, str] = field(default_factory=dict)
     layers: WeakSet[Layer] = field(default_factory=WeakSet)
     images: WeakSet[Layer] = field(default_factory=WeakSet)
 
@@ -87,14 +91,21 @@ class PastRun:
         names = (each.name for each in dataclasses.fields(_Stored))
         return {name: getattr(self, name) for name in names} | {"methods": {"rows": self.methods}}
 
+    def take_verdicts(self, found: Mapping[str, str]) -> None:
+        """Take verdicts by the names of results, in place of earlier ones; not of other runs."""
+        self.found |= {name: text for name, text in found.items() if name in self.results}
+        self.verdicts = [f"{self._short(name)} {text}" for name, text in self.found.items()]
+
+    def _short(self, text: str) -> str:
+        return text.replace(f"{self.image} \N{MIDDLE DOT} ", "")
+
     @property
     def title(self) -> str:
         """Time, image and methods in one line."""
         at = time.strftime("%d %b %H:%M", time.localtime(self.began))
         ticked = sum(bool(row.get("is_checked")) for row in self.methods)
         names = ", ".join(self.results) or f"{ticked} method{'s' * (ticked != 1)}, no result"
-        short = names.replace(f"{self.image} \N{MIDDLE DOT} ", "")
-        return f"{at}  {self.image}: {short}"
+        return f"{at}  {self.image}: {self._short(names)}"
 
     @property
     def details(self) -> str:

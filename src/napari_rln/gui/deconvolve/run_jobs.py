@@ -74,7 +74,8 @@ def job_in_memory(
             finished(FinishedResult(stream, kept, inputs, run, shared))
 
     key = inputs.key, views and views.key, method
-    return BackgroundJob(title, all_steps, key=key, done=finish, stopped=stop), stream
+    job = BackgroundJob(title, all_steps, key=key, done=finish, stopped=stop, is_named=True)
+    return job, stream
 
 
 def job_on_disk(
@@ -101,6 +102,7 @@ def job_on_disk(
         key=(inputs.key, disk.chosen, out),
         done=finish,
         stopped=lambda reason: stream.remove(),
+        is_named=True,
         cancel_note=f"finished parts of {out.name} are kept, and Run continues it",
     )
     return job, stream

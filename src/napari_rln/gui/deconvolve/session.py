@@ -1,4 +1,4 @@
-"""Settings of the methods that are remembered: for each image, and for the next session."""
+"""Settings that are remembered: of the methods for each image, and all for the next session."""
 
 import contextlib
 from typing import Any
@@ -21,17 +21,18 @@ class Session(QObject):
     What the user has changed in this session is not replaced.
     """
 
-    def __init__(self, methods: MethodList, repair: QCheckBox) -> None:
+    def __init__(self, methods: MethodList, repair: QCheckBox, autosave: QCheckBox) -> None:
         super().__init__(methods)
-        self._methods, self._repair = methods, repair
+        self._methods, self._repair, self._autosave = methods, repair, autosave
         self._restore(_LAST)
+        self._autosave.setChecked(bool((remembered(_LAST) or {}).get("autosave")))
         self._is_touched = False
         methods.changed.connect(self._on_change)
 
     def store(self, image: Layer, states: list[State]) -> None:
         """Store the settings of a run of an image."""
         value: dict[str, Any] = {"methods": states, "repair": self._repair.isChecked()}
-        remember(_LAST, value)
+        remember(_LAST, value | {"autosave": self._autosave.isChecked()})
         remember(_key(image), value)
 
     def show_for(self, image: Layer) -> None:

@@ -29,6 +29,7 @@ class StatedPsfs(QWidget):
     """
 
     page_requested = Signal(str)
+    psf_shown = Signal(object)  # its layer, for the page PSF
 
     def __init__(self, viewer: ViewerModel, image: VolumePicker, psf: VolumePicker) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class StatedPsfs(QWidget):
         self.note = QLabel(wordWrap=True)
         self.button = QPushButton("Get a PSF")
         self.button.setToolTip("<p>Go to the page PSF to compute, measure or open one.</p>")
-        tip = "<p>Click to look at the computed PSF, as a layer.</p>"
+        tip = "<p>Click to look at the computed PSF on the page PSF.</p>"
         self.show_button = QPushButton("Show PSF", toolTip=tip)
         self.show_button.clicked.connect(self._show)
         fill(QVBoxLayout(self), self.note, self.button, self.show_button, margin=0)
@@ -73,8 +74,12 @@ class StatedPsfs(QWidget):
             self.show_button.setVisible(psf is not None and psf.is_computed)
 
     def _show(self) -> None:
-        """Add the computed PSF of the image as a layer."""
-        self._viewer.add_layer(psf_layer(self._known[self._image.layer].read()))
+        """Show the computed PSF of the image on the page PSF, as a layer that is hidden."""
+        psf = self._known[self._image.layer].read()
+        layer = next((each for each in self._viewer.layers if each.data is psf.data), None)
+        if layer is None:
+            layer = self._viewer.add_layer(psf_layer(psf))
+        self.psf_shown.emit(layer)
 
     def _on_image(self) -> None:
         """Leave a PSF that the user has not chosen for an image with its own; and take it again."""
@@ -89,11 +94,11 @@ class StatedPsfs(QWidget):
         self.refresh()
 
 
-def psf_layer(psf: Volume, *, visible: bool = True) -> Image:
-    """Return a layer of a PSF that was computed for its image."""
+def psf_layer(psf: Volume) -> Image:
+    """Return a layer of a PSF that was computed for its image, hidden so as not to lie over it."""
     data, options, _ = layer_data(psf, colormap="magma")
     options["metadata"] |= {COMPUTED: True}
-    return Image(data, **options, visible=visible)
+    return Image(data, **options, visible=False)
 
 
 def is_offered(layer: Layer) -> bool:

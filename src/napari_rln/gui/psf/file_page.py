@@ -68,7 +68,9 @@ class FilePage(QWidget):
 
         steps = one_step("reading", lambda: _read(path, voxel_um, part))
         key = (path, voxel_um, *part.items())
-        self._jobs.add(BackgroundJob(f"Opening {path.name}", steps, key=key, done=self._show))
+        note = ""  # the layer is seen, or the note on the volumes of the file
+        title = f"Opening {path.name}"
+        self._jobs.add(BackgroundJob(title, steps, key=key, done=self._show, end_note=note))
 
     def open_dropped(self, path: Path) -> None:
         """Open a file that was dropped; errors as in :meth:`open`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from napari.layers import Image
+from napari.layers import Image, Layer
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -28,7 +28,7 @@ from napari_rln.gui.forms import with_labels
 from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layer_jobs import path_of
-from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
+from napari_rln.gui.layers import is_image, is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.layouts import PAGE_MARGIN, ScrollArea, StackedPages, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import BeadsPage
@@ -123,13 +123,22 @@ class PsfPage(QWidget):
     def add_psf(self, psf: Volume) -> None:
         """Add a PSF as a layer and choose it."""
         data, options, _ = layer_data(psf, colormap="magma", blending="additive")
-        layer = Image(data, **options)
+        # This page shows it: it does not lie over an image.
+        seen = any(
+            each.visible and is_image(each) and not is_psf(each) for each in self._viewer.layers
+        )
+        layer = Image(data, **options, visible=not seen)
         if not is_psf(layer):
             layer.name = f"{psf.name} (PSF)"  # docks recognise a PSF by its name
         self._viewer.add_layer(layer)
+        self.show_psf(layer)
+        self.added.emit(layer)
+
+    def show_psf(self, layer: Layer) -> None:
+        """Choose the layer of a PSF, and scroll to it."""
         self.psf.layer = layer
         self._is_new = True
-        self.added.emit(layer)
+        self._examine_soon()
 
     def examine(self) -> None:
         """Examine the chosen PSF in a thread."""

@@ -36,7 +36,7 @@ class PsfFromFile(QObject):
         self.jobs.add(BackgroundJob(psf.name, steps, key=psf.key, done=self._show))
 
     def _show(self, psf: Volume) -> None:
-        self._viewer.add_layer(psf_layer(psf, visible=False))
+        self._viewer.add_layer(psf_layer(psf))
 
     def _refresh(self) -> None:
         image, computing = self._form.image.layer, self.jobs.running is not None
