@@ -407,6 +407,14 @@ def test_the_first_that_is_hardly_worse_than_the_best_is_named(best, hardly):
     assert watch.best == best
 
 
+def test_errors_that_fall_faster_and_faster_do_not_end_the_search():
+    """Sparse objects on a bright background appear slowly: an S-shaped curve, of 1.27 to 1.01."""
+    errors = 1.01 + 0.26 / (1 + np.exp((np.arange(1, 101) - 17.0) / 5))
+    best, seen = _followed(errors)
+    assert best > 40
+    assert seen is None or seen > 40
+
+
 def test_a_watch_that_saw_nothing_names_none():
     assert StoppingRule().iteration == 0
 

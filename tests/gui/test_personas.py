@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication, QPushButton
 
+from napari_rln.core.errors import RlnError
 from napari_rln.core.record import array_hash
 from napari_rln.core.volume import Volume
 from napari_rln.engine.job import Job
@@ -215,6 +216,12 @@ def test_settings_are_those_of_the_last_session(open_dock, viewer):
     assert again.methods.rows[0].form.fields["iterations"].value == 3
     assert again.autosave.isChecked()
     assert again.history.list.count() == 1
+    image = again.image.source("the image")
+    assert again.autosave.folder_of(image) is None  # an image without a file is left out
+    again.autosave.click()
+    again.autosave.click()
+    with pytest.raises(RlnError, match="does not come from a file"):
+        again.autosave.folder_of(image)
 
 
 def test_a_facility_engineer_runs_a_batch_of_zarr_images(open_dock, viewer, idle, tmp_path):

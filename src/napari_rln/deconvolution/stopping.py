@@ -95,7 +95,7 @@ class StoppingRule:
         gain = (self._errors[-1 - window] - error) / window
         settled = gain < _SETTLED * (self._errors[0] - self.best)
         unexplained = min(error - 1, _MOST_UNEXPLAINED)
-        # A dim object on a bright background appears slowly at first: errors fall faster and faster.
+        # A dim object on a bright background appears slowly: errors fall faster and faster.
         pairs = zip(self._errors, self._errors[window:], strict=False)
         slows_down = gain < _SLOWER * max(a - b for a, b in pairs) / window
         futile = error > EXPLAINED and gain < _WORTHWHILE * unexplained and slows_down

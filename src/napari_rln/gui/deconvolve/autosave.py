@@ -20,7 +20,10 @@ _ENDING = ".ome.tif"
 
 
 class Autosave(QCheckBox):
-    """Checkbox: whether each result is written beside its image, as OME-TIFF with its record."""
+    """Checkbox: whether each result is written beside its image, as OME-TIFF with its record.
+
+    If it is ticked since an earlier session, images without a file are left out.
+    """
 
     def __init__(self) -> None:
         super().__init__("Save results beside the image")
@@ -28,15 +31,20 @@ class Autosave(QCheckBox):
             "<p>Writes every finished result as OME-TIFF with voxel size and record, under a new "
             "name. Tick it before Run; the image must come from a file.</p>"
         )
+        self._by_hand = False
+        self.clicked.connect(self._on_click)
 
     def folder_of(self, image: LayerImage) -> Path | None:
         """Return the folder for the results of an image; None if they are not wanted as files.
 
-        Raises :class:`RlnError` if the image has no file, or its folder is not writable.
+        Raises :class:`RlnError` if the user has ticked it for an image that has no file, or the
+        folder is not writable.
         """
         if not self.isChecked():
             return None
         if not image.layer.source.path:
+            if not self._by_hand:
+                return None
             raise FieldError(
                 f"{image.name} does not come from a file, beside which its results could be saved; "
                 "untick it, and press Save results on the page Compare afterwards.",
@@ -45,6 +53,9 @@ class Autosave(QCheckBox):
         folder = Path(image.layer.source.path).absolute().parent
         check_folder(folder / "result")
         return folder
+
+    def _on_click(self) -> None:
+        self._by_hand = True
 
 
 def saved(steps: Steps[Volume], folder: Path | None) -> Steps[Volume]:
