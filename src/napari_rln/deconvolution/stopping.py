@@ -61,9 +61,9 @@ class StoppingRule:
     """Record of prediction errors, which detects when to end a trial.
 
     A trial ends when errors increase, or no longer decrease: relative to the total gain, or, if the
-    PSF differs from the microscope's beyond noise, relative to the error that remains. Such an
-    image has no best iteration: the error of the PSF, equal in both parts of the photons, would be
-    fitted without end.
+    PSF differs from the microscope's beyond noise, relative to the error that remains, and to half
+    the fastest decrease before. Such an image has no best iteration: the error of the PSF, equal in
+    both parts of the photons, would be fitted without end.
     """
 
     best: float = math.inf
@@ -97,7 +97,7 @@ class StoppingRule:
         unexplained = min(error - 1, _MOST_UNEXPLAINED)
         # A dim object on a bright background appears slowly: errors fall faster and faster.
         pairs = zip(self._errors, self._errors[window:], strict=False)
-        slows_down = gain < _SLOWER * max(a - b for a, b in pairs) / window
+        slows_down = gain <= _SLOWER * max(a - b for a, b in pairs) / window
         futile = error > EXPLAINED and gain < _WORTHWHILE * unexplained and slows_down
         return gain >= 0 and (settled or futile)
 
