@@ -43,8 +43,8 @@ from napari_rln.psf.shape import energy_box
 
 ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
 
-CHECK_BYTES = 56
-"""Bytes per transformed voxel of the reconvolution residual; measured."""
+# Of a residual, measured: per voxel of the image; and while it is blurred, also per padded voxel.
+_COMPARED_BYTES, _BLURRED_BYTES = 85, (24, 26)
 
 SPLIT_BYTES = 40
 """Bytes per voxel of an image of split photons, beside its deconvolution; measured."""
@@ -162,7 +162,8 @@ def residual_bytes(shape: Shape, psf_shape: Shape | None) -> int:
     """Return the memory of the reconvolution residual of a whole volume, in bytes."""
     if psf_shape is None:
         return 0
-    return CHECK_BYTES * math.prod(padded_shape(shape, psf_shape, "extended"))
+    inside, padded = math.prod(shape), math.prod(padded_shape(shape, psf_shape, "extended"))
+    return max(_COMPARED_BYTES * inside, _BLURRED_BYTES[0] * inside + _BLURRED_BYTES[1] * padded)
 
 
 def find_iterations_of(
