@@ -12,11 +12,13 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.views import rotated
+from napari_rln.gui.layers import OPTICS, record_of
 from napari_rln.gui.training import model_list as models
 from napari_rln.gui.training import training_run as run
 from napari_rln.gui.training.expected_time import expected_time
 from napari_rln.gui.training.interrupted import InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
+from napari_rln.psf.optics import Optics
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train import validation
 from napari_rln.train.training_settings import Baseline, Quality, TrainSettings
@@ -491,3 +493,23 @@ def test_another_architecture_is_trained_for_comparison(dock, library, idle):
     form.architecture.setCurrentText("RLN")
     assert form.plan().initial_model.name == "universal"
     assert form.training.settings().architecture == "rln"
+
+
+def test_the_psf_that_the_file_of_the_image_states_is_computed(open_dock, viewer, idle):
+    _, page = open_dock("Train")
+    button = page.form.compute_button
+    assert not button.isVisibleTo(page)
+    optics = Optics(modality="widefield", na=1.2, immersion_index=1.333, wavelength_um=0.5)
+    layer = viewer.add_image(
+        np.ones((5, 16, 16), np.float32), name="cells", scale=(0.3, 0.1, 0.1), units=("um",) * 3,
+        metadata={OPTICS: optics.as_json()},
+    )  # fmt: skip
+    page.form.image.layer = layer
+    assert button.isVisibleTo(page)
+    button.click()
+    idle(page.from_file.jobs)
+    psf = viewer.layers["PSF of cells"]
+    assert page.form.psf.layer == psf
+    assert not psf.visible
+    assert record_of(psf).facts["optics"]["stated"]["na"] == 1.2
+    assert not button.isVisibleTo(page)

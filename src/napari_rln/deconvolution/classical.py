@@ -46,6 +46,9 @@ ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use anot
 # Of a residual, measured: per voxel of the image; and while it is blurred, also per padded voxel.
 _COMPARED_BYTES, _BLURRED_BYTES = 85, (24, 26)
 
+BY_HELD_OUT_PHOTONS = "held-out photons"
+"""Fact ``stopped_by`` of a run that the automatic stop ended."""
+
 SPLIT_BYTES = 40
 """Bytes per voxel of an image of split photons, beside its deconvolution; measured."""
 
@@ -252,7 +255,7 @@ def _stopped_by(settings: RichardsonLucySettings, iterations: int) -> str:
     """Return the fact ``stopped_by``: what decided on the number of iterations."""
     if settings.iterations != "auto":
         return "iterations"
-    return "held-out photons" if iterations < settings.max_iterations else "limit"
+    return BY_HELD_OUT_PHOTONS if iterations < settings.max_iterations else "limit"
 
 
 class ClassicalTiles(TileStage):

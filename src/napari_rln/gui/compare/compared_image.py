@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.classical import BY_HELD_OUT_PHOTONS
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.evaluate.comparison import Comparison, compare_iter
 from napari_rln.evaluate.verdict import Verdict, verdicts
@@ -164,4 +165,4 @@ def _is_plain_rld(layer: Image) -> bool:
 def _stopped_itself(layer: Image) -> bool:
     """Return whether the automatic stop ended the iterations of a result."""
     record = record_of(layer)
-    return record is not None and record.facts.get("stopped_by") == "held-out photons"
+    return record is not None and record.facts.get("stopped_by") == BY_HELD_OUT_PHOTONS
