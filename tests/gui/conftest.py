@@ -108,6 +108,31 @@ def no_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(templates, "default_folder", lambda: tmp_path / "config" / "microscopes")
 
 
+class Clipboard:
+    """What Qt's clipboard does for texts."""
+
+    def __init__(self):
+        self._text = ""
+
+    def setText(self, text):
+        self._text = text
+
+    def text(self):
+        return self._text
+
+
+@pytest.fixture(autouse=True)
+def clipboard(monkeypatch):
+    """Return a clipboard of the test's own.
+
+    Test processes share a display, and the display's clipboard refuses a text from the process
+    whose last event is older than the other's.
+    """
+    own = Clipboard()
+    monkeypatch.setattr(QApplication, "clipboard", lambda: own)
+    return own
+
+
 @pytest.fixture
 def idle(qtbot):
     """Return a function that waits until a job queue is empty."""

@@ -513,12 +513,12 @@ def test_iterations_to_keep_are_whole_numbers():
         iterations_in("1 two")
 
 
-def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
+def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot, clipboard):
     qtbot.waitUntil(lambda: "RLN universal: " in dock.costs.text(), timeout=60_000)
     size = r"\d[\d.]*\sGB"
     assert re.fullmatch(f"RLD, 10 iterations: {size}\nRLN universal: {size}", dock.costs.text())
     dock.copy.copy_command()
-    text = QApplication.clipboard().text()
+    text = clipboard.text()
     notes = [line for line in text.splitlines() if line.startswith("#")]
     assert [note.split()[-1] for note in notes] == ["cells.tif", "bead_psf.tif"]
     documents = re.findall(r"^napari-rln run - <<'END'$(.*?)^END$", text, re.DOTALL | re.MULTILINE)
@@ -530,7 +530,7 @@ def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
         assert job.image.voxel_um == pytest.approx((0.1, 0.1, 0.1))
         assert job.psfs[0].repair
     dock.copy.copy_python()
-    compile(QApplication.clipboard().text(), "copied", "exec")
+    compile(clipboard.text(), "copied", "exec")
 
     # After a run the time is estimated.
     dock.methods.rows[1].check.setChecked(False)

@@ -8,7 +8,6 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QApplication
 
 from napari_rln import samples
 from napari_rln.core.errors import RlnError
@@ -225,12 +224,12 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
     assert not dock.inputs.on_disk
 
 
-def test_what_is_copied_does_the_same(dock, idle, tmp_path):
+def test_what_is_copied_does_the_same(dock, idle, tmp_path, clipboard):
     dock.methods.rows[1].check.setChecked(True)
     dock.methods.rows[0].form.fields["iterations"].value = 3
     dock.destination.execution.fields["workers"].value = 1
     dock.copy.copy_command()
-    text = QApplication.clipboard().text()
+    text = clipboard.text()
     documents = re.findall(r"^napari-rln run - <<'END'$(.*?)^END$", text, re.DOTALL | re.MULTILINE)
     jobs = [Job.from_json(json.loads(document)) for document in documents]
     assert [method.kind for job in jobs for method in job.methods] == ["rld", "rln"]
@@ -238,10 +237,10 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path):
         assert job.execution == Execution(tile=128, workers=1)
         assert job.output.path.name.endswith(".ome.zarr")
     dock.copy.copy_python()
-    assert QApplication.clipboard().text().count("'tile': 128") == 2  # of both methods
+    assert clipboard.text().count("'tile': 128") == 2  # of both methods
     dock.methods.rows[1].check.setChecked(False)
     dock.copy.copy_python()
-    exec(compile(QApplication.clipboard().text(), "copied", "exec"), {})
+    exec(compile(clipboard.text(), "copied", "exec"), {})
     out = tmp_path / "tissue RLD.ome.zarr"
     before = image_levels(out)[0][:]
     dock.bar.run_button.click()  # which finds it there

@@ -6,7 +6,7 @@ import re
 import microscope_files as files
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QApplication, QPushButton
+from qtpy.QtWidgets import QPushButton
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import array_hash
@@ -86,7 +86,7 @@ def czi(tmp_path):
 
 
 def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
-    open_dock, viewer, idle, czi, tmp_path
+    open_dock, viewer, idle, czi, tmp_path, clipboard
 ):
     path, images = czi
     viewer.open(str(path), plugin="napari-rln")
@@ -162,7 +162,7 @@ def test_a_biologist_deconvolves_both_channels_of_a_microscopes_file(
     # A copied run computes them too.
     page.image.layer = viewer.layers["cells DAPI"]
     page.copy.copy_command()
-    text = QApplication.clipboard().text()
+    text = clipboard.text()
     documents = re.findall(r"^napari-rln run - <<'END'$(.*?)^END$", text, re.DOTALL | re.MULTILINE)
     jobs = [Job.from_json(json.loads(document)) for document in documents]
     assert [(job.image.channel, job.psfs, job.computes_psfs) for job in jobs] == [
@@ -224,7 +224,9 @@ def test_settings_are_those_of_the_last_session(open_dock, viewer):
         again.autosave.folder_of(image)
 
 
-def test_a_facility_engineer_runs_a_batch_of_zarr_images(open_dock, viewer, idle, tmp_path):
+def test_a_facility_engineer_runs_a_batch_of_zarr_images(
+    open_dock, viewer, idle, tmp_path, clipboard
+):
     optics = MicroscopeSettings(na=1.1, immersion_index=1.33, size=(9, 9, 9))
     voxel_um = (0.3, 0.1, 0.1)
     for seed in range(2):
@@ -270,14 +272,14 @@ def test_a_facility_engineer_runs_a_batch_of_zarr_images(open_dock, viewer, idle
     viewer.open(str(tmp_path / "well-0.ome.zarr"), plugin="napari-rln")
     page.psf.layer = viewer.layers["psf"]
     page.copy.copy_command()
-    text = QApplication.clipboard().text()
+    text = clipboard.text()
     assert "napari-rln run" in text
     assert str(tmp_path / "well-0.ome.zarr") in text
     batch.close()
 
 
 def test_a_methods_person_trains_compares_and_exports(
-    open_dock, viewer, idle, library, tmp_path, qtbot
+    open_dock, viewer, idle, library, tmp_path, qtbot, clipboard
 ):
     optics = MicroscopeSettings(na=1.2, immersion_index=1.33, size=(9, 9, 9))
     pair, psf = simulated(optics, (0.2, 0.1, 0.1), ("shells",), 1)
@@ -334,5 +336,9 @@ def test_a_methods_person_trains_compares_and_exports(
     idle(page.jobs)
     saved = read(tmp_path / "cells \N{MIDDLE DOT} RLN mine.ome.tif")
     assert saved.record.facts["model"]["method"] == "train"
+    clicked(page.compare, "Copy table")
+    header, *lines = (line.split("\t") for line in clipboard.text().splitlines())
+    psnr = [float(line[header.index("psnr_db")]) for line in lines]
+    assert psnr == pytest.approx([row.volume.psnr_db for row in rows])
     page.compare.table.comparison.to_csv(tmp_path / "table.csv")
     assert "psnr_db" in (tmp_path / "table.csv").read_text()

@@ -49,7 +49,7 @@ def units(layer):
     return [str(unit) for unit in layer.units]
 
 
-def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch):
+def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch, clipboard):
     viewer.open_sample("napari-rln", "bead")
     _, dock = open_dock("PSF")
     settled(dock)
@@ -69,7 +69,7 @@ def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch):
     assert made.data.sum() == pytest.approx(1, abs=1e-3)
     assert "off the middle" not in dock.thumbnails.findings.text()
     dock.copy.copy_command()
-    assert "psf repair" in QApplication.clipboard().text()
+    assert "psf repair" in clipboard.text()
 
     form = dock.microscope.form
     form.fields["na"].value = 1.2
@@ -85,7 +85,7 @@ def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch):
     np.testing.assert_allclose(made.scale, viewer.layers["bead"].scale)
     assert made.data.shape == (21, 31, 31)
     dock.microscope.copy.copy_python()
-    assert "MicroscopeSettings(na=1.2, size=(21, 31, 31))" in QApplication.clipboard().text()
+    assert "MicroscopeSettings(na=1.2, size=(21, 31, 31))" in clipboard.text()
 
     form.fields["modality"].value = "confocal"
     dock.microscope.button.click()
@@ -117,7 +117,7 @@ def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch):
 
 
 def test_a_file_without_voxel_size_asks_for_it_and_is_fitted_to_the_image(
-    open_dock, viewer, settled, tmp_path
+    open_dock, viewer, settled, tmp_path, clipboard
 ):
     path = tmp_path / "mine.tif"
     tifffile.imwrite(path, spots((19, 24, 25), [(9.0, 14.6, 12.0)]).astype(np.uint16) + 40)
@@ -150,7 +150,7 @@ def test_a_file_without_voxel_size_asks_for_it_and_is_fitted_to_the_image(
     assert "the image's is (0.25, 0.1, 0.1) \N{MICRO SIGN}m" in dock.thumbnails.findings.text()
     assert dock.repairs.boxes["Resample"].isChecked()
     dock.copy.copy_command()
-    line = QApplication.clipboard().text()
+    line = clipboard.text()
     assert "psf repair" in line
     assert "--voxel-um 0.25 0.1 0.1" in line
     dock.all_button.click()
@@ -166,7 +166,7 @@ def test_a_file_without_voxel_size_asks_for_it_and_is_fitted_to_the_image(
     assert not dock.thumbnails.board.isVisible()
 
 
-def test_beads_are_found_edited_and_averaged(open_dock, viewer, settled):
+def test_beads_are_found_edited_and_averaged(open_dock, viewer, settled, clipboard):
     at = [(11.3, 15.2, 15.6), (12.4, 15.8, 46.1), (11.7, 46.3, 15.4), (12.0, 46.0, 46.7)]
     rng = np.random.default_rng(1)
     stack = rng.poisson(20 + spots((24, 62, 62), at)).astype(np.float32)
@@ -209,12 +209,12 @@ def test_beads_are_found_edited_and_averaged(open_dock, viewer, settled):
     assert (facts["beads_used"], facts["beads_added"]) == (4, 1)
     np.testing.assert_allclose(sorted(facts["beads_at"]), sorted(at), atol=0.1)
     beads.copy.copy_command()
-    note, saving, line = QApplication.clipboard().text().splitlines()
+    note, saving, line = clipboard.text().splitlines()
     assert "save the layer as stack.tif" in note
     assert "not an option of the command line: positions=((" in saving
     assert "psf measure" in line
     beads.copy.copy_python()
-    text = QApplication.clipboard().text()
+    text = clipboard.text()
     assert "positions=((" in text
     assert 'float("nan")' in text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.views import rotated
@@ -318,7 +318,7 @@ def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
     assert not dock.form.back_button.isVisibleTo(dock.form)
 
 
-def test_presets_names_and_what_is_copied(dock, library):
+def test_presets_names_and_what_is_copied(dock, library, clipboard):
     form = dock.form
     assert form.training.fields["learning_rate"].value == 0.001
     form.preset.setCurrentText("As in the paper")
@@ -338,15 +338,15 @@ def test_presets_names_and_what_is_copied(dock, library):
     assert form.plan().name == "bead_psf"
     form.training.fields["minutes"].value = 7
     dock.copy_button.copy_command()
-    note, line = QApplication.clipboard().text().splitlines()
+    note, line = clipboard.text().splitlines()
     assert "save the layer as bead_psf.tif" in note
     assert line.startswith("napari-rln train --out bead_psf.safetensors --psf ")
     assert "--preset quick --minutes 7" in line
     dock.copy_button.copy_python()
-    assert "minutes=7" in QApplication.clipboard().text()
+    assert "minutes=7" in clipboard.text()
 
 
-def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step):
+def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step, clipboard):
     in_step(dock.jobs)
     viewer, form = dock.test_viewer, dock.form
     assert not form.second.box.isEnabled()  # the universal model takes one
@@ -381,13 +381,13 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
     idle(dock.pairs.jobs)
 
     dock.copy_button.copy_command()
-    line = QApplication.clipboard().text().splitlines()[-1]
+    line = clipboard.text().splitlines()[-1]
     assert {"--views concatenated", "--rotation y+90"} <= {
         " ".join(pair) for pair in itertools.pairwise(line.split())
     }
     assert "--psf-b" not in line  # the first PSF, rotated
     dock.copy_button.copy_python()
-    assert 'rotation="y+90"' in QApplication.clipboard().text().replace("'", '"')
+    assert 'rotation="y+90"' in clipboard.text().replace("'", '"')
 
     cancelled_after_the_first_checkpoint(dock, library, idle)
     assert "its steps are kept" in dock.bar.message.text()
@@ -473,7 +473,7 @@ def test_a_folder_that_is_not_there_yet_is_watched(library, qtbot):
     assert watch.entries[-1].name == "universal-2"
 
 
-def test_another_architecture_is_trained_for_comparison(dock, library, idle):
+def test_another_architecture_is_trained_for_comparison(dock, library, idle, clipboard):
     form = dock.form
     form.architecture.setCurrentText("CARE")
     assert form.initial_model.currentText() == "new weights"
@@ -482,7 +482,7 @@ def test_another_architecture_is_trained_for_comparison(dock, library, idle):
     settings = form.training.settings()
     assert (settings.architecture, settings.variant) == ("care", "paper")
     dock.copy_button.copy_command()
-    assert "--architecture care" in QApplication.clipboard().text()
+    assert "--architecture care" in clipboard.text()
     form.training.show_settings(dataclasses.replace(settings, **TINY | {"steps": 2}))
     dock.bar.run_button.click()
     idle(dock.jobs)

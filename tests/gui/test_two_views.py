@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QApplication
 from scipy.signal import fftconvolve
 
 from napari_rln.core.volume import Volume
@@ -121,10 +120,10 @@ def test_the_second_view_is_registered_once_for_all_methods(dock, idle):
 
 
 @pytest.mark.parametrize("method", ["rld", "rln"])
-def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method):
+def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method, clipboard):
     dock.methods.rows[method == "rld"].check.setChecked(False)
     dock.copy.copy_command()
-    first, document = QApplication.clipboard().text().split("\n", 1)
+    first, document = clipboard.text().split("\n", 1)
     assert first == "napari-rln run - <<'END'"
     job = Job.from_json(json.loads(document.removesuffix("\nEND")))
     assert [used.kind for used in job.methods] == [method]
@@ -134,7 +133,7 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method)
     ]  # fmt: skip
     dock.copy.copy_python()
     monkeypatch.chdir(tmp_path)
-    exec(compile(QApplication.clipboard().text(), "copied", "exec"), {})
+    exec(compile(clipboard.text(), "copied", "exec"), {})
     [path] = tmp_path.glob("front dual *.ome.tif")
     dock.bar.run_button.click()
     idle(dock.jobs, 120)
