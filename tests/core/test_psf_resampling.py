@@ -70,7 +70,8 @@ def test_a_run_without_the_memory_for_its_psf_ends_before_it_reads(tmp_path, cap
         monkeypatch.setattr(f"napari_rln.engine.run.{name}", lambda *_, **__: pytest.fail("began"))
     words = ["rld", tmp_path / "image.ome.tif", "--psf", tmp_path / "psf.ome.tif"]
     words += ["-o", tmp_path / "result.tif", "--memory-gb", 1.5]
-    assert cli.main([str(word) for word in words]) == 1
+    with pytest.raises(SystemExit):
+        cli.main([str(word) for word in words])
     message = capsys.readouterr().err
     assert "64 x 64 x 64 voxels of 0.4 x 0.4 x 0.4 um" in message
     assert "0.1 x 0.1 x 0.1 um (z, y, x), on which the PSF takes 256 x 256 x 256 voxels" in message
