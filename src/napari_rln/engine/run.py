@@ -187,6 +187,7 @@ class _Input:
         self._job = job
         self._last: tuple[int | None, Volume] | None = None
         self._computed: dict[int, Volume] = {}
+        self._psfs: dict[tuple[ImageFile, int | None], Image] = {}
 
     @cached_property
     def channels(self) -> list[int]:
@@ -203,6 +204,12 @@ class _Input:
         """The image, or the first of its channels."""
         file = self._job.image
         return open_image(replace(file, channel=self.channels[0]) if self.channels else file)
+
+    def opened_psf(self, file: ImageFile, channel: int | None) -> Image:
+        """Return a PSF whose values are not read yet, opened once for all methods."""
+        if (file, channel) not in self._psfs:
+            self._psfs[file, channel] = open_psf(file, channel)
+        return self._psfs[file, channel]
 
     def read(self, channel: int | None) -> Volume:
         """Return a channel, kept until another one is read: each method of a job needs it."""
@@ -486,7 +493,7 @@ class _Run:
         for channel in self._channels:
             psf = self._file(channel)
             if psf is not None:
-                opened = open_psf(psf.file, channel)
+                opened = self.source.opened_psf(psf.file, channel)
                 check_psf_memory(opened, self.source.image, self.method, memory_gb)
 
     def _file(self, channel: int | None) -> PsfFile | None:
@@ -512,7 +519,7 @@ class _Run:
         image, psf = self.source.image, self._file(channel)
         kernel: tuple[int, int, int] | None = None
         if psf is not None:
-            kernel = shape_on(open_psf(psf.file, channel), image.voxel_um)
+            kernel = shape_on(self.source.opened_psf(psf.file, channel), image.voxel_um)
         elif self.source.optics:
             kernel = self.source.computed(channel).shape
         elif self.method.needs_psf:
