@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import phantoms
@@ -216,13 +217,13 @@ def test_an_interrupted_job_of_two_channels_goes_on(folder):
         run(job)
 
 
-def test_a_job_opens_its_image_once_to_decide_how_to_run(folder, monkeypatch):
+def test_a_job_opens_image_and_psf_once_to_decide_how_to_run(folder, monkeypatch):
     opened = []
     monkeypatch.setattr(
         "napari_rln.engine.run.open_image", lambda file: opened.append(file) or open_image(file)
     )
     run(_job(folder, RichardsonLucy(iterations=2), RichardsonLucy(iterations=3)))
-    assert len(opened) == 1
+    assert sorted(Path(file.path).name for file in opened) == ["psf.tif", "raw.tif"]
 
 
 @pytest.mark.parametrize(

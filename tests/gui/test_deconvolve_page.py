@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from qtpy.QtWidgets import QApplication, QLabel
 from napari_rln import samples
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
 from napari_rln.engine.job import Job
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve import chosen_method
@@ -575,6 +577,35 @@ def test_closing_the_dock_during_a_run_ends_it(dock, idle, qtbot):
     assert [layer.name for layer in viewer.layers if "cancelled" in layer.name]
     qtbot.waitUntil(lambda: not isalive(dock))
     viewer.layers.clear()  # which nobody follows any more
+
+
+def test_a_psf_on_coarse_voxels_is_refused_or_its_preparation_is_cancelled(
+    dock, idle, qtbot, monkeypatch
+):
+    line = np.exp(-0.5 * ((np.arange(64) - 32) / 1.5) ** 2)
+    light = 1000 * line[:, None, None] * line[:, None] * line + 5
+    light = np.random.default_rng(0).poisson(light).astype(np.float32)
+    own_um = dock.image.source("the image").voxel_um
+    coarse = Volume.from_array(light, np.multiply(own_um, 4), name="coarse psf")
+    data, options, _ = layer_data(coarse)
+    dock.viewer.add_image(data, **options)
+    dock.psf.layer = dock.viewer.layers["coarse psf"]
+    dock.methods.rows[1].check.setChecked(False)
+    with monkeypatch.context() as patched:
+        patched.setattr("napari_rln.psf.resampling.available_bytes", lambda: 10**9)
+        dock.bar.run_button.click()
+        idle(dock.jobs)
+    assert "the PSF takes 256 x 256 x 256 voxels" in dock.bar.message.text()
+
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: "reparing the PSF" in dock.bar.message.text(), timeout=30_000)
+    qtbot.wait(500)
+    began = time.monotonic()
+    dock.bar.cancel_button.click()
+    idle(dock.jobs)
+    assert QThreadPool.globalInstance().waitForDone(10_000)
+    assert time.monotonic() - began < 3  # about a second where no other program runs
+    assert "ancelled" in dock.bar.message.text()
 
 
 @pytest.mark.parametrize("click", ["run", "cancel", "close dock", "close viewer"])

@@ -1,12 +1,51 @@
-"""Results, conversion and timing of generators of reports."""
+"""Results, conversion and timing of generators of reports; functions that can be cancelled."""
 
+import contextvars
+import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+
+_POLL_S = 0.1
+_stopped: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar(
+    "stopped", default=None
+)
+
+
+class Interrupted(BaseException):
+    """End of a function whose result is no longer wanted."""
+
+
+def checkpoint() -> None:
+    """End the function that :func:`interruptible` runs in this thread, if it is cancelled.
+
+    Without effect anywhere else. A long function calls it at least twice a second.
+    """
+    stopped = _stopped.get()
+    if stopped is not None and stopped.is_set():
+        raise Interrupted
+
+
+def interruptible(compute: Callable[[], T]) -> Generator[None, None, T]:
+    """Yield None while a function runs in a thread; return its result.
+
+    Closing the generator cancels the function at its next :func:`checkpoint`, and waits for that.
+    """
+    stopped, context = threading.Event(), contextvars.copy_context()
+    context.run(_stopped.set, stopped)
+    with ThreadPoolExecutor(1, "interruptible") as pool:
+        future = pool.submit(context.run, compute)
+        try:
+            while not wait([future], _POLL_S).done:
+                yield None
+        finally:
+            stopped.set()
+    return future.result()
 
 
 def finish(steps: Generator[Any, None, T]) -> T:

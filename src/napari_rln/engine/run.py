@@ -1,9 +1,10 @@
 """Execution of jobs: reading, deconvolution in memory or in parts, and writing."""
 
+import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job, PsfFile
 from napari_rln.engine.journal import RunFolder
+from napari_rln.engine.psf_memory import check_psf_memory
 from napari_rln.engine.task import Task, can_write_in_parts, check_output_name
 from napari_rln.io.image import Image, ImageFile, files_read, open_contents, open_image
 from napari_rln.io.paths import (
@@ -45,6 +47,7 @@ from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import Finding
 from napari_rln.psf.from_optics import CompletedOptics, GivenOptics, complete_optics
 from napari_rln.psf.optics import Optics
+from napari_rln.psf.resampling import shape_on
 from napari_rln.registration.register import RegistrationReport
 
 Rows = list[tuple[str, str]]
@@ -184,6 +187,7 @@ class _Input:
         self._job = job
         self._last: tuple[int | None, Volume] | None = None
         self._computed: dict[int, Volume] = {}
+        self._psfs: dict[tuple[ImageFile, int | None], Image] = {}
 
     @cached_property
     def channels(self) -> list[int]:
@@ -200,6 +204,12 @@ class _Input:
         """The image, or the first of its channels."""
         file = self._job.image
         return open_image(replace(file, channel=self.channels[0]) if self.channels else file)
+
+    def opened_psf(self, file: ImageFile, channel: int | None) -> Image:
+        """Return a PSF whose values are not read yet, opened once for all methods."""
+        if (file, channel) not in self._psfs:
+            self._psfs[file, channel] = open_psf(file, channel)
+        return self._psfs[file, channel]
 
     def read(self, channel: int | None) -> Volume:
         """Return a channel, kept until another one is read: each method of a job needs it."""
@@ -300,7 +310,11 @@ class _Run:
         return self._whole_bytes() > self._allowed_bytes()
 
     def check(self) -> None:
-        """Raise unless the result can be written, or exists from an earlier run of this job."""
+        """Raise unless the result can be written, or exists from an earlier run of this job.
+
+        Also if there is not enough memory for a PSF on the voxels of the image.
+        """
+        self._check_psfs()
         if self.in_parts:
             self._check_in_parts()
             return
@@ -474,6 +488,14 @@ class _Run:
             return self._fitted(psf, image, channel)
         return self.source.computed(channel) if self.source.optics else None
 
+    def _check_psfs(self) -> None:
+        memory_gb = self.job.execution.memory_gb
+        for channel in self._channels:
+            psf = self._file(channel)
+            if psf is not None:
+                opened = self.source.opened_psf(psf.file, channel)
+                check_psf_memory(opened, self.source.image, self.method, memory_gb)
+
     def _file(self, channel: int | None) -> PsfFile | None:
         """Return the file of a channel's PSF, if any."""
         psfs = self.job.psfs
@@ -497,9 +519,7 @@ class _Run:
         image, psf = self.source.image, self._file(channel)
         kernel: tuple[int, int, int] | None = None
         if psf is not None:
-            opened = open_contents(psf.file.path, psf.file.series or 0)
-            sizes = dict(zip(opened.axes, opened.array.shape, strict=True))
-            kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
+            kernel = shape_on(self.source.opened_psf(psf.file, channel), image.voxel_um)
         elif self.source.optics:
             kernel = self.source.computed(channel).shape
         elif self.method.needs_psf:
@@ -618,12 +638,29 @@ def read_psf(file: ImageFile, channel: int | None = None) -> Volume:
     RlnError
         As :func:`napari_rln.io.volumes.read`, naming the options of the PSF.
     """
+    with _naming_psf():
+        return read(_channel_of_psf(file, channel))
+
+
+def open_psf(file: ImageFile, channel: int | None = None) -> Image:
+    """Return a PSF whose values are not read yet; otherwise as :func:`read_psf`."""
+    with _naming_psf():
+        return open_image(_channel_of_psf(file, channel))
+
+
+def _channel_of_psf(file: ImageFile, channel: int | None) -> ImageFile:
     if file.channel is not None or file.planes_are == "channel":
         channel = file.channel
     elif open_contents(file.path, file.series or 0).channels == 1:
         channel = None
+    return replace(file, channel=channel)
+
+
+@contextlib.contextmanager
+def _naming_psf() -> Iterator[None]:
+    """Convert errors of a file to ones with the option names of a PSF's."""
     try:
-        return read(replace(file, channel=channel))
+        yield
     except RlnError as error:
         raise RlnError(_of_psf(str(error))) from error
 

@@ -16,7 +16,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from superqt.utils import GeneratorWorker
 
 from napari_rln.core.errors import ComputeError, RlnError, RlnWarning, capture_warnings
-from napari_rln.core.generators import relay
+from napari_rln.core.generators import interruptible, relay
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.engine.progress import AnyReport, Progress, progress_of
 from napari_rln.gui.preferences import set_threads
@@ -323,12 +323,10 @@ class JobQueue(QObject):
 
 
 def one_step(activity: str, compute: Callable[[], T]) -> Callable[[], Steps[T]]:
-    """Return the steps of a computation that can be cancelled only before its result is used."""
+    """Return the steps of a computation that can be cancelled at its checkpoints."""
 
     def steps() -> Steps[T]:
         yield Update(Progress(activity=activity))
-        result = compute()
-        yield None
-        return result
+        return (yield from interruptible(compute))
 
     return steps

@@ -20,6 +20,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Shape, Volume, VoxelUm
 from napari_rln.psf.optics import Optics
+from napari_rln.psf.resampling import shape_on
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -74,11 +75,9 @@ class LayerImage:
         z, y, x = (1,) * (3 - self.data.ndim) + tuple(self.data.shape)
         return z, y, x
 
-    def shape_on(self, voxel_um: Sequence[float]) -> Shape:
+    def shape_on(self, voxel_um: VoxelUm) -> Shape:
         """Return the number of voxels (z, y, x) after resampling to a voxel size."""
-        sizes = zip(self.shape, self.voxel_um, voxel_um, strict=True)
-        z, y, x = (max(1, round(n * size / target)) for n, size, target in sizes)
-        return z, y, x
+        return shape_on(self, voxel_um)
 
     @property
     def lateral_transform(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import checkpoint
 from napari_rln.core.record import jsonable
 from napari_rln.core.volume import Float64Array, OnGrid, Shape, Volume, VoxelUm, on_one_grid
 from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, findings_of
@@ -31,6 +32,7 @@ from napari_rln.psf.prepare import (
     unusable,
     without_hot,
 )
+from napari_rln.psf.resampling import check_preparation, shape_on
 from napari_rln.psf.shape import asymmetry, fwhm_um
 
 _UNKNOWN: Triple = (math.nan, math.nan, math.nan)
@@ -128,6 +130,7 @@ def examine_psf(
     centre = peak_centre(clean)
     peak = float(clean.max())
     ready = above_noise(clean, noise_sd, PrepareSettings().noise_floor)
+    checkpoint()
     kept = np.clip(ready, 0, None)
     light = float(kept.sum())
     if not light > 0:
@@ -135,8 +138,10 @@ def examine_psf(
             f"{psf.name} has no signal above its noise; give a file with one bright spot on a dark "
             "background."
         )
+    checkpoint()
     offset = triple(c - n // 2 for c, n in zip(centre, psf.shape, strict=True))
     fwhm_voxels = fwhm_um(clean, (1.0, 1.0, 1.0), centre)
+    checkpoint()
     negative, positive = _signed_sums(psf.data)
     facts = PsfFacts(
         name=psf.name,
@@ -164,7 +169,7 @@ def examine_psf(
         expected_fwhm_um=expected,
         image_voxel_um=None if image is None else image.voxel_um,
         image_shape=None if image is None else image.shape,
-        size_on_image=_size_on(psf, image),
+        size_on_image=psf.shape if image is None else shape_on(psf, image.voxel_um),
         recommended_size=_recommended(psf, clean if computed else ready, image),
     )
     return PsfReport(facts=facts, findings=findings_of(facts))
@@ -223,8 +228,9 @@ def fit_psf(
     Raises
     ------
     RlnError
-        If a finding of severity ``"error"`` is not repaired.
+        If a finding of severity ``"error"`` is not repaired, or the memory does not suffice.
     """
+    check_preparation(psf, psf.voxel_um if image is None else image.voxel_um)
     report = examine_psf(psf, image=image)
     harmful = tuple(f for f in report.findings if f.severity in HARMFUL)
     target = None if image is None or on_one_grid(psf, image) else image.voxel_um
@@ -266,6 +272,7 @@ def _saturated(data: Float64Array, centre: Triple, fwhm_voxels: Triple) -> int:
     A peak half-way between voxels has two equal ones for each such axis, and coarse integers
     flatten the top of a broad peak: up to 5 % of the volume inside half maximum is accepted.
     """
+    checkpoint()
     labels, _ = ndimage.label(data >= data.max() * (1 - 1e-6))
     count = int(np.bincount(labels.ravel())[1:].max())
     twins = math.prod(2 if abs(c % 1 - 0.5) < 0.05 else 1 for c in centre)
@@ -285,6 +292,7 @@ def _edges(relative: Float64Array) -> Triple:
 
 def _cut(light: Float64Array) -> Triple:
     """Return the fraction of light outside along each axis, extrapolated geometrically."""
+    checkpoint()
     fractions = [0.0, 0.0, 0.0]
     for axis in (a for a in range(3) if light.shape[a] > 4):
         planes = light.sum(axis=tuple(a for a in range(3) if a != axis))
@@ -294,16 +302,6 @@ def _cut(light: Float64Array) -> Triple:
             outside += float(last) * ratio / (1 - ratio)
         fractions[axis] = outside / (outside + float(planes.sum()))
     return triple(fractions)
-
-
-def _size_on(psf: Volume, image: OnGrid | None) -> Shape:
-    if image is None:
-        return psf.shape
-    sizes = [
-        n if n == 1 else round(n * own / other)
-        for n, own, other in zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
-    ]
-    return sizes[0], sizes[1], sizes[2]
 
 
 def _recommended(psf: Volume, clean: Float64Array, image: OnGrid | None) -> Shape | None:

@@ -14,8 +14,15 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import checkpoint
 from napari_rln.core.volume import Float64Array, Mask
-from napari_rln.psf.pedestal import background_level, brightest_spot, noise_among
+from napari_rln.psf.pedestal import (
+    background_level,
+    brightest_spot,
+    median_in_planes,
+    noise_among,
+    rank_in_planes,
+)
 
 Triple = tuple[float, float, float]
 
@@ -68,6 +75,7 @@ def find_peak(data: npt.NDArray[Any]) -> Peak:
     hot, own = _isolated_voxels(data, level, noise_sd)
     rise = np.where(hot, 0.0, data - level)
     spot = brightest_spot(rise)
+    checkpoint()
     if own.any():  # a peak of one voxel, which the filters of brightest_spot remove
         at = int(np.where(own, rise, 0).argmax())
         lone = cast("tuple[int, int, int]", np.unravel_index(at, data.shape))
@@ -114,14 +122,17 @@ def _isolated_voxels(data: Float64Array, level: float, noise_sd: float) -> Isola
     none = np.zeros(data.shape, dtype=bool)
     if min(data.shape[1:]) < 3:
         return IsolatedVoxels(none, none)
+    checkpoint()
     noise_sd = max(noise_sd, noise_among(data, data > level))
+    checkpoint()
     rise = data - level
-    second = ndimage.rank_filter(rise, -3, size=(1, 3, 3), mode="nearest")
+    second = rank_in_planes(rise, 6)
     least = max(10 * noise_sd, 0.01 * float(second.max()))
+    checkpoint()
     alone: Mask = (rise > _ISOLATED * np.maximum(second, 0)) & (rise > least)
     if not alone.any():
         return IsolatedVoxels(none, none)
-    rest = np.where(alone, ndimage.median_filter(rise, size=(1, 3, 3), mode="nearest"), rise)
+    rest = np.where(alone, median_in_planes(rise), rise)
     if rest[~alone].max() <= max(10 * noise_sd, 1e-6 * float(rise.max())):
         return IsolatedVoxels(none, alone)  # a point source without spread
     own = _psf_voxels(rise, rest, alone)

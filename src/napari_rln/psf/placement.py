@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_rln.core.generators import checkpoint
 from napari_rln.core.volume import Float64Array
 from napari_rln.psf.peak import Triple, find_peak, isolated_voxels, peak_inside, profile
 from napari_rln.psf.pedestal import background_level
@@ -46,6 +47,7 @@ def find_fault(data: npt.NDArray[Any]) -> Fault | None:
     fault = point_fault(data)
     if fault is not None:
         return fault
+    checkpoint()
     axes = split_axes(data)
     fault = _spot_fault(in_image_order(data, axes))
     if axes and fault is None:
@@ -64,7 +66,9 @@ def _spot_fault(data: Float64Array) -> Fault | None:
         return None
     peak = find_peak(data)
     size = [min(3, n) for n in data.shape]
+    checkpoint()
     mean = ndimage.uniform_filter(peak.rise, size=size, mode="nearest")
+    checkpoint()
     least = _SIGMAS * peak.noise_sd / np.sqrt(np.prod(size))
     if min(data.shape[1:]) >= _SMALLEST:
         if not peak.own.any() and mean.max() <= least:
@@ -172,12 +176,15 @@ def _other_spots(mean: Float64Array, least: float) -> int:
     """Return the number of spots besides the brightest that are separate PSFs."""
     top = float(mean.max())
     apart, _ = ndimage.label(mean > _APART * top)
+    checkpoint()
     together, _ = ndimage.label(mean > _APART_AXIALLY * top)
     spot = np.unravel_index(int(mean.argmax()), mean.shape)
     below = ndimage.binary_dilation((apart == apart[spot]).any(axis=0), iterations=_NEAR)
     bright = mean >= max(0.999 * _SECOND * top, least)
+    checkpoint()
     count = 0
     for label in set(np.unique(apart[bright])) - {0, apart[spot]}:
+        checkpoint()
         lobe = apart == label
         above = bool((lobe.any(axis=0) & below).any())
         count += not (above and bool((together[lobe] == together[spot]).any()))

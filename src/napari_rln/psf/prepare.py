@@ -2,12 +2,6 @@
 
 The steps, in this order: hot voxels (they would bias the centre), background (it would dominate
 the energy), noise floor, centre and grid in one interpolation, negatives, crop, sum.
-
-A voxel is the light integrated over its volume. Shifting and resampling therefore
-interpolate the cumulative sum along each axis and take differences at the new voxels' edges:
-light is conserved, and voxels that become larger integrate instead of picking samples. The
-interpolant is monotone, so that no ringing and no negative light arise, also where the PSF is
-undersampled.
 """
 
 from dataclasses import dataclass
@@ -15,14 +9,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import checkpoint
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Float64Array, Volume, VoxelUm, check_voxel_um
 from napari_rln.psf.peak import Triple, isolated_voxels, peak_centre, peak_inside
-from napari_rln.psf.pedestal import background_level
+from napari_rln.psf.pedestal import background_level, median_in_planes
 from napari_rln.psf.placement import (
     Fault,
     cut_fault,
@@ -31,12 +25,11 @@ from napari_rln.psf.placement import (
     point_fault,
     split_axes,
 )
+from napari_rln.psf.resampling import check_preparation, resampled
 from napari_rln.psf.shape import centre_crop, energy_box
 
-_SPLINE = 5  # order of the spline from which the slopes are taken
 _MOST_FAULTS = 100  # cached results of find_fault
 _faults: dict[tuple[str, tuple[int, int, int]], Fault | None] = {}
-_MAX_SCALE = 20  # ratio of voxel sizes: a larger one is due to a wrong unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +117,15 @@ def prepare_psf(
     Raises
     ------
     RlnError
-        If the PSF is constant or does not exceed its background, if its peak is at the border, or
-        if all of its light is in one voxel of the new grid.
+        If the PSF is constant or does not exceed its background, if its peak is at the border, if
+        all of its light is in one voxel of the new grid, or if the memory does not suffice.
     """
     settings = settings or PrepareSettings()
     if image_voxel_um is not None:
         check_voxel_um(image_voxel_um, "image")
-    data, facts = _clean(volume, settings)
     target = image_voxel_um or volume.voxel_um
+    check_preparation(volume, target)
+    data, facts = _clean(volume, settings)
     placed = place(volume, data, settings, target)
     facts |= {
         "shift_voxels": placed.shift_voxels,
@@ -167,19 +161,17 @@ def place(
         centre = peak_centre(clean)
         if not peak_inside(centre, clean.shape):
             raise unusable(volume, cut_fault(centre, clean.shape))
-    _check_scale(volume, voxel_um)
-    data = clean
-    for axis in range(3):
-        data = _regrid(data, axis, centre[axis], voxel_um[axis] / volume.voxel_um[axis])
-    data = np.clip(data, 0, None)
+    data = np.clip(resampled(volume, clean, centre, voxel_um), 0, None)
     cropped = data
     if settings.energy_fraction < 1:
         cropped = centre_crop(cropped, energy_box(cropped, settings.energy_fraction))
     if settings.max_size is not None:
         cropped = centre_crop(cropped, settings.max_size)
+    checkpoint()
     fault = point_fault(cropped)
     if fault:
         raise unusable(volume, fault)
+    checkpoint()
     shift_voxels = [m - c for m, c in zip(in_file, centre, strict=True)]
     return Placed(cropped, shift_voxels, float(cropped.sum() / data.sum()))
 
@@ -238,7 +230,7 @@ def without_hot(data: Float64Array) -> tuple[Float64Array, int]:
     hot = isolated_voxels(data).hot
     if not hot.any():
         return data, 0
-    filtered = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
+    filtered = median_in_planes(data)
     return np.where(hot, filtered, data), int(hot.sum())
 
 
@@ -281,6 +273,7 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
             f"{volume.name} has no value above its background of {level:.6g}; give a lower "
             "background, or a file with one bright spot."
         )
+    checkpoint()
     if settings.noise_floor and not computed:
         data = above_noise(data, noise_sd, settings.noise_floor)
     return data, {
@@ -290,59 +283,3 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
         "rolled": ["zyx"[axis] for axis in rolled],
         "computed": computed,
     }
-
-
-def _check_scale(volume: Volume, target: VoxelUm) -> None:
-    for axis, (new, old) in enumerate(zip(target, volume.voxel_um, strict=True)):
-        if volume.shape[axis] > 1 and not 1 / _MAX_SCALE <= new / old <= _MAX_SCALE:
-            raise RlnError(
-                f"{volume.name} has a voxel size of {old:g} um on axis {'zyx'[axis]} and the image "
-                f"{new:g} um; they differ by more than {_MAX_SCALE} times. Check the units of both."
-            )
-
-
-def _regrid(data: Float64Array, axis: int, centre: float, scale: float) -> Float64Array:
-    """Return data (Z, Y, X), light per voxel, resampled along one axis around a centre.
-
-    ``centre`` is in old voxels, ``scale`` the new voxel size over the old one. An axis of one voxel
-    is not changed.
-    """
-    n = data.shape[axis]
-    if n == 1:
-        return data
-    half = _half_size(n, centre, scale)
-    edges = centre + (np.arange(2 * half + 2) - half - 0.5) * scale
-    curve = _cumulative(data, axis)
-    return np.diff(curve(np.clip(edges, -0.5, n - 0.5)), axis=axis)
-
-
-def _cumulative(data: Float64Array, axis: int) -> CubicHermiteSpline:
-    """Return the cumulative light along one axis as a function of the position in voxels.
-
-    The slopes at the voxels' edges are those of a spline, kept between 0 and three times the
-    smaller of the adjacent voxels (Hyman 1983, SIAM J. Sci. Stat. Comput. 4, 645), which makes
-    each piece monotone.
-    """
-    data = np.moveaxis(data, axis, 0)
-    n = data.shape[0]
-    positions = np.arange(n + 1) - 0.5
-    below = np.concatenate([np.zeros_like(data[:1]), np.cumsum(data, axis=0)])
-    # Slopes are linear in the values, so one small matrix is used for all lines.
-    spline = make_interp_spline(positions, np.eye(n + 1), k=min(_SPLINE, n))
-    slopes = np.tensordot(spline(positions, nu=1), below, axes=1)
-    before, after = np.concatenate([data[:1], data]), np.concatenate([data, data[-1:]])
-    low = 3 * np.minimum(np.maximum(before, after), 0)
-    high = 3 * np.maximum(np.minimum(before, after), 0)
-    slopes = np.moveaxis(np.clip(slopes, low, high), 0, axis)
-    return CubicHermiteSpline(positions, np.moveaxis(below, 0, axis), slopes, axis=axis)
-
-
-def _half_size(n: int, centre: float, scale: float) -> int:
-    """Return the number of new voxels on each side of the middle one.
-
-    A PSF centred within a voxel keeps its size, made odd. Otherwise its longer side is kept and
-    the shorter one padded with zeros, so that no light is lost before the crop by energy.
-    """
-    equal = int((n / scale - 1) / 2 + 1e-6)
-    longer = int(max(centre, n - 1 - centre) / scale + 1e-6)
-    return equal if longer - equal <= 1 else longer

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import make_interp_spline
 
+from napari_rln.core.generators import checkpoint
 from napari_rln.core.volume import Float64Array, VoxelUm
 from napari_rln.psf.peak import Triple, peak_centre, triple
+from napari_rln.psf.pieces import PIECE, in_pieces
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -55,6 +57,7 @@ def asymmetry(
     at = peak_centre(data) if centre is None else centre
     fractions = []
     for axis, n in enumerate(data.shape):
+        checkpoint()
         positions = 2 * at[axis] - np.arange(n)
         within = (positions >= 0) & (positions <= n - 1)
         here = np.compress(within, data, axis=axis)
@@ -76,8 +79,10 @@ def energy_box(data: npt.NDArray[Any], fraction: float) -> tuple[int, int, int]:
     table = np.clip(np.asarray(data, dtype=np.float64), 0, None)
     goal = fraction * float(table.sum())
     for axis in range(3):
-        table = np.cumsum(table, axis=axis)
+        checkpoint()
+        np.cumsum(table, axis=axis, out=table)
     table = np.pad(table, ((1, 0), (1, 0), (1, 0)))
+    checkpoint()
     middle = [n // 2 for n in data.shape]
     limit = [(n - 1) // 2 for n in data.shape]
     half = [0, 0, 0]
@@ -114,13 +119,17 @@ def _sample_axis(data: Float64Array, axis: int, positions: npt.ArrayLike) -> Flo
     n = data.shape[axis]
     if n == 1:
         return data
-    flat = np.sign(data) * np.abs(data) ** _POWER
     # Interpolation is linear in the values, so one small matrix is used for all lines.
     spline = make_interp_spline(np.arange(n), np.eye(n), k=min(_SPLINE, n - 1))
     matrix = spline(np.asarray(positions, dtype=np.float64))
-    values = np.moveaxis(np.tensordot(matrix, flat, axes=(1, axis)), 0, axis)
-    result: Float64Array = np.sign(values) * np.abs(values) ** (1 / _POWER)
-    return result
+
+    def sample(part: Float64Array) -> Float64Array:
+        flat = np.sign(part) * np.abs(part) ** _POWER
+        values = np.moveaxis(np.tensordot(matrix, flat, axes=(1, axis)), 0, axis)
+        sampled: Float64Array = np.sign(values) * np.abs(values) ** (1 / _POWER)
+        return sampled
+
+    return in_pieces(sample, data, 0 if axis else 1, PIECE)
 
 
 def _axis_fwhm(data: Float64Array, centre: Triple, axis: int) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_rln.core.errors import warn
+from napari_rln.core.generators import interruptible
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
@@ -16,6 +17,7 @@ from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
+from napari_rln.engine.psf_memory import check_psf_memory
 from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.deconvolve.streams import Estimate, FinishedPart, LayerStream
 from napari_rln.gui.jobs import Steps, Update, streamed
@@ -23,6 +25,7 @@ from napari_rln.gui.layers import LayerImage
 from napari_rln.psf.compute import LARGEST
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.from_optics import CompletedOptics
+from napari_rln.psf.prepare import check_psf
 
 _ONE_PLANE = (
     "{}: it is a single plane, which cannot be deconvolved along z: light from other depths stays "
@@ -141,7 +144,13 @@ class Inputs:
             return None
         psf, repair = self.psf.read(), self.repair
         key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
-        return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
+
+        def fit() -> Volume:
+            fitted, _ = fit_psf(psf, image, repair=repair)
+            check_psf(fitted)  # here, where it can be cancelled; methods repeat it at no cost
+            return fitted
+
+        return shared.cached(key, fit)
 
     def deconvolve(
         self, chosen: ChosenMethod, shared: Shared, hashes: dict[str, str]
@@ -150,6 +159,8 @@ class Inputs:
 
         ``hashes`` gets those of the inputs, as in a record, once they are read.
         """
+        if isinstance(self.psf, LayerImage):
+            check_psf_memory(self.psf, self.image, chosen.method)
         yield Update(Progress(activity="reading the image"))
         image = check_image(self.image.read(), chosen.method.negatives)
         hashes["image"] = image.hash
@@ -157,9 +168,9 @@ class Inputs:
             shared.cached(("warned", image.hash), lambda: warn(_ONE_PLANE.format(image.name)))
         if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
             yield Update(Progress(activity="computing the PSF"))
-            self.psf.read()
+            yield from interruptible(self.psf.read)
         yield Update(Progress(activity="preparing the PSF"))
-        psf = self.fitted_psf(image, shared)
+        psf = yield from interruptible(lambda: self.fitted_psf(image, shared))
         if psf is not None:
             hashes["psf"] = psf.hash
         yield Update(Progress(activity="measuring background and noise"))

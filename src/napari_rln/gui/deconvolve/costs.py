@@ -7,6 +7,7 @@ from qtpy.QtWidgets import QLabel
 
 from napari_rln.core.device import free_bytes, resolve_device
 from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import interruptible
 from napari_rln.core.report import duration
 from napari_rln.core.volume import Shape
 from napari_rln.engine.history import expected_seconds
@@ -50,7 +51,8 @@ class Costs(QLabel):
 
         def steps() -> Steps[str]:
             yield None
-            return "\n".join(_line(name, needs) for name, needs in plan.items())
+            lines = (_line(name, needs) for name, needs in plan.items())
+            return (yield from interruptible(lambda: "\n".join(lines)))
 
         if self.jobs.running is None:
             self.jobs.add(BackgroundJob("needs", steps, done=self.setText))

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import interruptible
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report, duration
 from napari_rln.core.tiles import blocks, plan_tiles
 from napari_rln.core.volume import Box, Shape, Volume, check_finite
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
+from napari_rln.engine.psf_memory import check_psf_memory
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, Inputs
 from napari_rln.gui.deconvolve.result_destination import file_name
 from napari_rln.gui.deconvolve.streams import LayerStream
@@ -72,6 +74,10 @@ class DiskRun:
         from napari_rln.engine.journal import RunFolder
         from napari_rln.io.ome_zarr import image_levels, open_lazily
 
+        if isinstance(self.inputs.psf, LayerImage):
+            check_psf_memory(
+                self.inputs.psf, self.inputs.image, self.chosen.method, self.execution.memory_gb
+            )
         out, image = self.output.path, self.inputs.image
         file = file_of(image) or (yield from _copy_to_disk(image, out.parent))
         folder = RunFolder(out.absolute())
@@ -92,7 +98,9 @@ class DiskRun:
         def always(report: Report) -> bool:
             return report.phase == "plan" or report.box is not None
 
-        yield from streamed(run_task_iter(self._task(file)), content, always=always)
+        yield Update(Progress(activity="preparing the PSF"))
+        task = yield from interruptible(lambda: self._task(file))
+        yield from streamed(run_task_iter(task), content, always=always)
         record = open_lazily(out).record
         assert record is not None
         return DiskResult(out, _lazy(image_levels(out), is_plane), record)

@@ -8,10 +8,12 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
+from napari_rln.core.generators import interruptible
 from napari_rln.core.volume import Shape, Volume
 from napari_rln.deconvolution.views import DualSettings, TwoViews, pair_views_iter
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
+from napari_rln.engine.psf_memory import check_psf_memory
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.deconvolve.streams import PairedViews
 from napari_rln.gui.deferred import Deferred
@@ -116,8 +118,15 @@ class ViewLayers:
         )  # fmt: skip
         if key not in self._pairs:
             first, second = self.first.read(), self.second.read()
-            psf, _ = fit_psf(self.psf_first.read(), first, repair=repair)
-            psf_b, _ = fit_psf(self.psf_second.read(), second, repair=repair)
+            check_psf_memory(self.psf_first, first, method)
+            check_psf_memory(self.psf_second, second, method)
+            yield Update(Progress(activity="preparing the PSFs"))
+            psf, psf_b = yield from interruptible(
+                lambda: (
+                    fit_psf(self.psf_first.read(), first, repair=repair)[0],
+                    fit_psf(self.psf_second.read(), second, repair=repair)[0],
+                )
+            )
             steps = pair_views_iter(first, second, psf, psf_b, self.settings, method)
             self._pairs[key] = yield from streamed(steps)
         return self._pairs[key]
