@@ -130,6 +130,25 @@ def test_a_result_grows_on_disk_the_visible_part_first(
     assert names == ["tissue", "tissue · RLD"]
 
 
+def test_a_single_plane_on_disk_is_warned_of_once(open_dock, idle, psf, tmp_path):
+    viewer, dock = open_dock(TITLE)
+    plane = Volume.from_array(
+        np.random.default_rng(0).poisson(20, (1, 40, 48)), psf.voxel_um, name="plane"
+    )
+    write(psf, tmp_path / "psf.ome.tif")
+    viewer.open(str(tmp_path / "psf.ome.tif"), plugin="napari-rln")
+    data, options, _ = layer_data(plane)
+    viewer.add_image(da.from_array(data), **options)
+    dock.image.layer, dock.psf.layer = viewer.layers["plane"], viewer.layers["psf"]
+    dock.destination.box.setCurrentText(ON_DISK)
+    dock.destination.folder.line.setText(str(tmp_path))
+    dock.methods.rows[0].form.fields["iterations"].value = 2
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert len(list(tmp_path.glob("plane *.ome.zarr"))) == 2
+    assert dock.bar.warning.text().count("is a single plane") == 1  # for both methods
+
+
 def test_a_result_on_disk_that_is_opened_again_is_compared_in_a_part_of_its_image(
     open_dock, idle, qtbot, path, psf, tmp_path, monkeypatch
 ):
@@ -153,7 +172,7 @@ def test_a_result_on_disk_that_is_opened_again_is_compared_in_a_part_of_its_imag
     page.compare()
     page.add_residuals()
     idle(page._jobs)
-    raw, result = page.table.comparison.rows
+    _, result = page.table.comparison.rows
     assert result.name == "tissue \N{MIDDLE DOT} RLD (crop)"
     assert result.chi2 is not None  # the PSF is found too
     residual = page.maps.of(viewer.layers["tissue \N{MIDDLE DOT} RLD"])

@@ -15,6 +15,7 @@ from napari_rln.core.record import Record
 from napari_rln.core.report import Report, duration
 from napari_rln.core.tiles import blocks, plan_tiles
 from napari_rln.core.volume import Box, Shape, Volume, check_finite
+from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, Inputs
@@ -55,12 +56,16 @@ class DiskResult(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DiskRun:
-    """Deconvolution of a layer to an OME-Zarr file; the part ``first`` is deconvolved first."""
+    """Deconvolution of a layer to an OME-Zarr file; the part ``first`` is deconvolved first.
+
+    ``shared`` is common to the methods of an image, which then warn once.
+    """
 
     inputs: Inputs
     chosen: ChosenMethod
     output: Output
     execution: Execution
+    shared: Shared
     first: Box | None = None
 
     def deconvolve(self) -> Steps[DiskResult]:
@@ -73,6 +78,7 @@ class DiskRun:
         from napari_rln.io.ome_zarr import image_levels, open_lazily
 
         out, image = self.output.path, self.inputs.image
+        self.inputs.warn_of_plane(self.shared)
         file = file_of(image) or (yield from _copy_to_disk(image, out.parent))
         folder = RunFolder(out.absolute())
         is_plane, preview = image.data.ndim == 2, None
