@@ -11,7 +11,7 @@ from napari_rln.core.volume import Volume
 from napari_rln.gui.compare.before_after import BeforeAfter
 from napari_rln.gui.compare.blink import Blink
 from napari_rln.gui.compare.iteration_browser import IterationBrowser
-from napari_rln.gui.compare.names import shortened, show_names
+from napari_rln.gui.compare.names import common_look, shortened, show_names
 from napari_rln.gui.compare.planes import go_to_brightest_plane, next_plane_with_structure
 from napari_rln.gui.compare.shortcuts import SHORTCUTS, bind_shortcuts
 from napari_rln.gui.compare.swipe import Swipe
@@ -266,6 +266,17 @@ def test_long_names_fit_their_panel(viewer, pair):
     assert len(short) < 25
     assert short.startswith("a_long")
     assert short.endswith(".tif")
+
+
+def test_of_names_without_room_the_ends_are_seen(viewer, pair):
+    a, b, _ = pair
+    a.name, b.name = "cells DAPI", "cells DAPI \N{MIDDLE DOT} RLN (compact)"
+    size, corner = common_look((a, b), 200)
+    assert 6 < size < 11
+    assert corner == "top_left"
+    b.name += " \N{MIDDLE DOT} residual"
+    size, corner = common_look((a, b), 151)
+    assert (int(size), corner) == (6, "top_right")
 
 
 def test_keys_are_free_in_napari_and_released(viewer):

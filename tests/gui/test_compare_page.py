@@ -165,6 +165,8 @@ def test_channels_share_panels_and_maps_have_a_row_of_their_own(viewer, channels
     colours = [tuple(each.name_overlay.color) for each in layers[0]]
     assert np.argmax(colours[0][:3]) == 2  # blue
     assert np.argmax(colours[1][:3]) == 1
+    tiling = viewer.canvas.overlay_tiling
+    assert tiling.top_right == "vertical"  # names without room are there, below each other
     # The maps of one channel, then of both: those of the chosen one are seen.
     record = Record(method="check", inputs={})
     for channel in (0, 1):
@@ -186,6 +188,7 @@ def test_channels_share_panels_and_maps_have_a_row_of_their_own(viewer, channels
     grid.events.disconnect(changes.append)
     assert not changes
     panels.stop()
+    assert tiling.top_right == "horizontal"
     assert not any(layer.visible for layer in viewer.layers if layer.name.endswith("residual"))
     assert all(layer.visible for panel in layers for layer in panel)
 

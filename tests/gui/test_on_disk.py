@@ -21,6 +21,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task
+from napari_rln.gui.deconvolve import region
 from napari_rln.gui.deconvolve.ondisk import Written, file_of
 from napari_rln.gui.deconvolve.result_destination import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
@@ -126,6 +127,55 @@ def test_a_result_grows_on_disk_the_visible_part_first(
     assert not list(tmp_path.glob(".preview-*/*/*"))
     names = [row.name for row in dock.compare.table.comparison.rows]
     assert names == ["tissue", "tissue · RLD"]
+
+
+def test_a_single_plane_on_disk_is_warned_of_once(open_dock, idle, psf, tmp_path):
+    viewer, dock = open_dock(TITLE)
+    plane = Volume.from_array(
+        np.random.default_rng(0).poisson(20, (1, 40, 48)), psf.voxel_um, name="plane"
+    )
+    write(psf, tmp_path / "psf.ome.tif")
+    viewer.open(str(tmp_path / "psf.ome.tif"), plugin="napari-rln")
+    data, options, _ = layer_data(plane)
+    viewer.add_image(da.from_array(data), **options)
+    dock.image.layer, dock.psf.layer = viewer.layers["plane"], viewer.layers["psf"]
+    dock.destination.box.setCurrentText(ON_DISK)
+    dock.destination.folder.line.setText(str(tmp_path))
+    dock.methods.rows[0].form.fields["iterations"].value = 2
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert len(list(tmp_path.glob("plane *.ome.zarr"))) == 2
+    assert dock.bar.warning.text().count("is a single plane") == 1  # for both methods
+
+
+def test_a_result_on_disk_that_is_opened_again_is_compared_in_a_part_of_its_image(
+    open_dock, idle, qtbot, path, psf, tmp_path, monkeypatch
+):
+    out = tmp_path / "tissue RLD.ome.zarr"
+    task = Task(
+        image=ImageFile(path=str(path)),
+        psf=psf,
+        method=RichardsonLucy(iterations=3),
+        output=Output(path=out),
+        execution=Execution(tile=128),
+    )
+    finish(run_task_iter(task))
+    write(psf, tmp_path / "psf.ome.tif")
+    monkeypatch.setattr(region, "_MAX_SAMPLE", (64, 128, 128))
+    viewer, page = open_dock("Compare")
+    for opened in (path, tmp_path / "psf.ome.tif", out):
+        viewer.open(str(opened), plugin="napari-rln")
+    qtbot.waitUntil(lambda: page.image.count() == 1, timeout=30_000)
+    idle(page._jobs)
+    assert page.image.itemText(0).startswith("tissue")
+    page.compare()
+    page.add_residuals()
+    idle(page._jobs)
+    _, result = page.table.comparison.rows
+    assert result.name == "tissue \N{MIDDLE DOT} RLD (crop)"
+    assert result.chi2 is not None  # the PSF is found too
+    residual = page.maps.of(viewer.layers["tissue \N{MIDDLE DOT} RLD"])
+    assert residual.data.shape == (8, 128, 128)
 
 
 def shown(dock):

@@ -6,7 +6,7 @@ series, so that these can be compared.
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -65,8 +65,7 @@ class Samples:
             )
         # The last volume of a series is sampled too, to identify the image.
         more = [image.read(self.boxes[0], image.times - 1)] if image.times > 1 else []
-        hashes = [int(array_hash(part), 16) for part in (*read, *more)]
-        self.hash = array_hash(np.array(hashes, np.uint64))
+        self.hash = samples_hash([*read, *more])
         self.parts = [
             without_negatives(part, negatives, f"{image.name} at {as_text(box)}")
             for part, box in zip(read, self.boxes, strict=True)
@@ -109,6 +108,12 @@ class Samples:
         ]
         z, y, x = (slice(a, a + s) for a, s in zip(starts, size, strict=True))
         return z, y, x
+
+
+def samples_hash(parts: Iterable[FloatArray]) -> str:
+    """Return the hash of samples, which identifies an image in the record of a result on disk."""
+    hashes = [int(array_hash(part), 16) for part in parts]
+    return array_hash(np.array(hashes, np.uint64))
 
 
 def structure_size(shape: Shape, psf_shape: Shape) -> Shape:

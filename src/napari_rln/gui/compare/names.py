@@ -6,12 +6,15 @@ from weakref import WeakKeyDictionary
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QFontMetricsF
+from qtpy.QtWidgets import QApplication
 
 _FONT = (6, 11)  # points, smallest and largest
 _ABOVE = 0.001  # points, so that the display's resolution does not round them down
-_SMALL = 8.0  # points, of a name that may be shortened
-_CHARACTER = 1.0  # pixels of the canvas per point
-_MARGIN = 24  # pixels beside a name
+_SMALL = 8  # points, of a name that may be shortened
+_ENLARGED = 96 / 72  # text of the canvas, over that of a widget with the same font
+_MARGIN = 20  # pixels beside a name: napari leaves 10 on each side
 _DARKER = 0.7  # distance of a name's colour from white, of that of its layer
 _before: WeakKeyDictionary[Layer, dict[str, Any]] = WeakKeyDictionary()
 
@@ -36,7 +39,7 @@ def show_names(
     width
         Pixels of the panel, as from :func:`panel_width`: longer names get a smaller font.
     size
-        Size of the font in points instead, as from :func:`common_size`.
+        Size of the font in points instead, as from :func:`common_look`.
     position
         Corner of the panel.
     coloured
@@ -59,9 +62,16 @@ def show_names(
             setattr(overlay, name, value)
 
 
-def common_size(layers: Iterable[Layer], width: float) -> float:
-    """Return the size in points of a font in which all names fit a panel of a width in pixels."""
-    return min((_font(layer.name, width) for layer in layers), default=_FONT[1] + _ABOVE)
+def common_look(layers: Iterable[Layer], width: float) -> tuple[float, str]:
+    """Return size in points and corner of the names in a row of panels of a width in pixels.
+
+    napari cuts what has no room. At the right that is the beginning, the name of the file: the
+    channel and the method are at the end.
+    """
+    names = [layer.name for layer in layers]
+    size = min((_font(name, width) for name in names), default=_FONT[1] + _ABOVE)
+    fits = all(size * _per_point(name) <= width - _MARGIN for name in names)
+    return size, "top_left" if fits else "top_right"
 
 
 def panel_width(viewer: ViewerModel) -> float:
@@ -80,14 +90,22 @@ def _colour(layer: Layer) -> Any:
 def _font(name: str, width: float | None) -> float:
     """Return the size of a name's font: whole points, for which napari makes the box behind it."""
     smallest, largest = _FONT
-    fitting = largest if width is None else (width - _MARGIN) / (_CHARACTER * len(name))
+    fitting = largest if width is None else (width - _MARGIN) / _per_point(name)
     return int(max(smallest, min(largest, fitting))) + _ABOVE
+
+
+def _per_point(name: str) -> float:
+    """Return the pixels of the canvas that a name takes per point of its font."""
+    return max(1.0, _metrics(_SMALL).horizontalAdvance(name) * _ENLARGED / _SMALL)
+
+
+def _metrics(points: int) -> QFontMetricsF:
+    font = QApplication.font()  # napari's in the canvas too
+    font.setPointSize(points)
+    return QFontMetricsF(font)
 
 
 def shortened(name: str, width: float) -> str:
     """Return a name without its middle if it is too long for a panel with a small font."""
-    kept = int((width - _MARGIN) / (_CHARACTER * _SMALL))
-    if len(name) <= kept:
-        return name
-    end = kept // 2
-    return f"{name[: kept - end - 1]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - end :]}"
+    room = (width - _MARGIN) / _ENLARGED
+    return _metrics(_SMALL).elidedText(name, Qt.TextElideMode.ElideMiddle, room)

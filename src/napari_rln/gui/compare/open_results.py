@@ -2,6 +2,7 @@
 
 A dock that was closed and opened again finds its results so, as does one for saved results. The
 record of a result has the hashes of its image and PSF, which are searched for among the layers.
+Of an image that was deconvolved on disk it is that of samples.
 """
 
 import contextlib
@@ -15,11 +16,13 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_rln.core.errors import RlnError, capture_warnings
-from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.calibration import sample_boxes
 from napari_rln.engine.progress import Progress
+from napari_rln.engine.sampling import samples_hash
 from napari_rln.gui.compare.compared_image import WINDOW, ComparedImage
 from napari_rln.gui.deconvolve.chosen_method import Inputs, StatedPsf
 from napari_rln.gui.deconvolve.history import PastRun
+from napari_rln.gui.deconvolve.region import sample_of
 from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS
 from napari_rln.gui.events import follow
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
@@ -34,7 +37,7 @@ from napari_rln.gui.layers import (
 )
 from napari_rln.psf.examine import fit_psf
 
-_LARGEST, _LARGEST_PSF = 300_000_000, 2_000_000  # voxels of volumes that are read to look at
+_LARGEST, _LARGEST_PSF = 300_000_000, 2_000_000  # voxels of volumes that are read whole to look at
 
 StatedPsfOf = Callable[[LayerImage], StatedPsf | None]
 
@@ -95,8 +98,11 @@ class OpenResults(QObject):
                 for image, stated in task.images:
                     for part in _parts(image, task.result):
                         yield None
-                        if self._hash_of(part) == task.name:
-                            found.append(_compared(task, part, stated))
+                        if self._hash_of(part, _samples_hash) == task.name:
+                            # Compared in a part, as after the run.
+                            found.append(_compared(task, part, sample_of(part), stated))
+                        elif self._hash_of(part, _whole_hash) == task.name:
+                            found.append(_compared(task, part, part, stated))
             return found
 
         job = BackgroundJob(
@@ -129,13 +135,13 @@ class OpenResults(QObject):
                     wanted.setdefault(name, []).append(layer)
         return wanted
 
-    def _hash_of(self, image: LayerImage) -> str:
-        """Return the hash of a volume, computed once; empty if it cannot be read."""
+    def _hash_of(self, image: LayerImage, compute: Callable[[LayerImage], str]) -> str:
+        """Return a hash of a volume, computed once; empty if it cannot be read."""
         hashes = self._hashes.setdefault(image.layer, {})
-        key = id(image.layer.data), image.key
+        key = id(image.layer.data), image.key, compute
         if key not in hashes:
             with contextlib.suppress(RlnError):
-                hashes[key] = image.read().hash
+                hashes[key] = compute(image)
         return hashes.get(key, "")
 
     def _done(self, found: list[ComparedImage]) -> None:
@@ -152,21 +158,32 @@ class OpenResults(QObject):
         self._is_searching = False
 
 
-def _compared(task: _Task, image: LayerImage, stated: StatedPsf | None) -> ComparedImage:
-    """Return an image that is found, with the PSF of its result if that is found too."""
+def _samples_hash(image: LayerImage) -> str:
+    boxes = sample_boxes(image.shape)
+    return samples_hash(image.cropped(box).read().data for box in boxes)
+
+
+def _whole_hash(image: LayerImage) -> str:
+    """Return the hash of all voxels; none if they are too many to read."""
+    return image.read().hash if np.prod(image.shape, dtype=float) <= _LARGEST else ""
+
+
+def _compared(
+    task: _Task, image: LayerImage, part: LayerImage, stated: StatedPsf | None
+) -> ComparedImage:
+    """Return the part to compare of an image, with the PSF of its result if that is found too."""
     assert task.result.record is not None
     name = task.result.record.inputs.get("psf")
     psf: LayerImage | StatedPsf | None = None
     repair: bool | None = True
     if name is not None:
-        raw = image.read()
         for psf in (*task.psfs, *([stated] if stated else ())):
-            repair = _repair_of(psf, raw, name)
+            repair = _repair_of(psf, image, name)
             if repair is not None:
                 break
         else:
             psf = None
-    inputs = Inputs(image=image, psf=psf, repair=bool(repair))
+    inputs = Inputs(image=part, psf=psf, repair=bool(repair))
     run = PastRun(image=image.name, psf=psf.name if psf else "", methods=[])
     return ComparedImage(key=task.name, inputs=inputs, run=run)
 
@@ -185,11 +202,9 @@ def _psfs(volumes: list[LayerImage]) -> list[LayerImage]:
 
 
 def _volumes(layer: Layer, point: Any) -> Iterator[LayerImage]:
-    """Yield the volumes of a layer, the displayed one first; none that are too large to search."""
+    """Yield the volumes of a layer, the displayed one first."""
     with contextlib.suppress(RlnError):
         shown = source_of(layer, point)
-        if np.prod(shown.shape, dtype=float) > _LARGEST:
-            return
         yield shown
         if not isinstance(layer.data, np.ndarray) or layer.data.ndim <= 3:
             return
@@ -213,12 +228,12 @@ def _parts(image: LayerImage, result: LayerImage) -> Iterator[LayerImage]:
             yield image.cropped([slice(*each) for each in zip(first, last.tolist(), strict=True)])
 
 
-def _repair_of(psf: LayerImage | StatedPsf, raw: Volume, name: str) -> bool | None:
+def _repair_of(psf: LayerImage | StatedPsf, image: LayerImage, name: str) -> bool | None:
     """Return whether a PSF was repaired for a run on an image; None if it is not the run's."""
     with capture_warnings(lambda message: None), contextlib.suppress(RlnError):
         volume = psf.read()
         for repair in (True, False):
             with contextlib.suppress(RlnError):
-                if fit_psf(volume, raw, repair=repair)[0].hash == name:
+                if fit_psf(volume, image, repair=repair)[0].hash == name:
                     return repair
     return None

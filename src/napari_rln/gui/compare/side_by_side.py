@@ -7,7 +7,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_rln.gui.compare.names import common_size, panel_width, show_names
+from napari_rln.gui.compare.names import common_look, panel_width, show_names
 from napari_rln.gui.events import follow
 from napari_rln.gui.layers import is_image, is_psf
 
@@ -25,10 +25,11 @@ class SideBySide(QObject):
         self._viewer = viewer
         self._visible: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()  # before
         self._named: WeakSet[Layer] = WeakSet()
+        self._tiling: str | None = None  # of names at the right, before
         self._is_shown = self._keeps_camera = False
         self._panels: list[list[Layer]] = []
         self._columns = 0  # as of show
-        self._to_name: list[tuple[list[Layer], float]] = []  # panels, and sizes in points
+        self._to_name: list[tuple[list[Layer], float, str]] = []  # with size in points, and corner
         self._timer = QTimer(self, singleShot=True, interval=_PAUSE_MS)
         self._timer.timeout.connect(self._name_next)
         follow(self, viewer.canvas.grid.events.enabled, self._on_grid)
@@ -63,6 +64,9 @@ class SideBySide(QObject):
             grid.stride, grid.shape = len(panels[0]), shape
             grid.enabled = True
         self._is_shown, self._keeps_camera = True, keep_camera
+        tiling = viewer.canvas.overlay_tiling
+        self._tiling = self._tiling or tiling.top_right
+        tiling.top_right = "vertical"  # names of channels one per line
         self._name([[layer for layer in panel if layer in layers] for panel in panels])
         if not keep_camera:
             viewer.scene.camera.zoom *= self._fit() / before
@@ -126,19 +130,20 @@ class SideBySide(QObject):
         self._to_name = []
         for first in range(0, len(panels), row):
             beside = panels[first : first + row]
-            size = common_size([layer for panel in beside for layer in panel], width)
-            self._to_name += [([*panel], size) for panel in beside]
+            look = common_look([layer for panel in beside for layer in panel], width)
+            self._to_name += [([*panel], *look) for panel in beside]
         self._timer.start()
 
     def _name_next(self) -> None:
         if self._to_name:
-            panel, size = self._to_name.pop(0)
+            panel, size, corner = self._to_name.pop(0)
             shown = [each for each in panel if each in self._named and each in self._viewer.layers]
-            show_names(shown, True, size=size, coloured=len(panel) > 1)
+            show_names(shown, True, size=size, position=corner, coloured=len(panel) > 1)
             self._timer.start()
 
     def _end(self) -> None:
         self._name(())
+        self._viewer.canvas.overlay_tiling.top_right, self._tiling = self._tiling, None
         visible, self._visible = self._visible, WeakKeyDictionary()
         for layer, was_visible in visible.items():
             if layer in self._viewer.layers:

@@ -138,6 +138,12 @@ class Inputs:
         """Identity of the inputs."""
         return self.image.key, self.psf and self.psf.key, self.repair
 
+    def warn_of_plane(self, shared: Shared) -> None:
+        """Warn if the image is a single plane, once for all methods."""
+        image = self.image
+        if image.shape[0] == 1:
+            shared.cached(("warned", image.key), lambda: warn(_ONE_PLANE.format(image.name)))
+
     def fitted_psf(self, image: Volume, shared: Shared) -> Volume | None:
         """Return the PSF on the image's voxels, fitted once for all methods."""
         if self.psf is None:
@@ -164,8 +170,7 @@ class Inputs:
         yield Update(Progress(activity="reading the image"))
         image = check_image(self.image.read(), chosen.method.negatives)
         hashes["image"] = image.hash
-        if image.shape[0] == 1:
-            shared.cached(("warned", image.hash), lambda: warn(_ONE_PLANE.format(image.name)))
+        self.warn_of_plane(shared)
         if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
             yield Update(Progress(activity="computing the PSF"))
             yield from interruptible(self.psf.read)

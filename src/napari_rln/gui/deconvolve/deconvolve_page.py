@@ -131,13 +131,9 @@ class DeconvolvePage(QWidget):
         """Return the jobs of all methods on one image in a run, with their layers."""
         views = self.inputs.views(inputs)
         if self.inputs.on_disk:
-            sample = self.region.sample(inputs.image)
-            return [
-                job_on_disk(
-                    self._viewer, self._disk_run(inputs, method), sample, run, self.runs.take
-                )
-                for method in methods
-            ]
+            sample, shared = self.region.sample(inputs.image), Shared()
+            disks = [self._disk_run(inputs, method, shared) for method in methods]
+            return [job_on_disk(self._viewer, d, sample, run, self.runs.take) for d in disks]
         # An earlier method keeps the estimates that a later one needs.
         shared = Shared(mark for chosen in methods for mark in chosen.method.marks)
         folder = self.autosave.folder_of(inputs.image)
@@ -149,12 +145,13 @@ class DeconvolvePage(QWidget):
             for method in methods
         ]  # fmt: skip
 
-    def _disk_run(self, inputs: Inputs, method: ChosenMethod) -> DiskRun:
+    def _disk_run(self, inputs: Inputs, method: ChosenMethod, shared: Shared) -> DiskRun:
         return DiskRun(
             inputs=inputs,
             chosen=method,
             output=self.destination.output(inputs.image, method.name),
             execution=self.destination.execution.settings(),
+            shared=shared,
             first=self.region.visible_box(inputs.image),
         )
 
@@ -164,7 +161,7 @@ class DeconvolvePage(QWidget):
         inputs = self.inputs.of(methods)[0]
         views, image = self.inputs.views(inputs), inputs.image
         if self.inputs.on_disk:
-            return {m.described: self._disk_run(inputs, m).needs for m in methods}
+            return {m.described: self._disk_run(inputs, m, Shared()).needs for m in methods}
         size, shape, number = None, image.shape, 1  # size: of the PSF on the image's voxels
         if views is not None:
             size, shape, number = views.psf_shape(), views.result_shape(), 2

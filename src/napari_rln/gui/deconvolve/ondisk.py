@@ -16,6 +16,7 @@ from napari_rln.core.record import Record
 from napari_rln.core.report import Report, duration
 from napari_rln.core.tiles import blocks, plan_tiles
 from napari_rln.core.volume import Box, Shape, Volume, check_finite
+from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
 from napari_rln.engine.psf_memory import check_psf_memory
@@ -57,12 +58,16 @@ class DiskResult(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DiskRun:
-    """Deconvolution of a layer to an OME-Zarr file; the part ``first`` is deconvolved first."""
+    """Deconvolution of a layer to an OME-Zarr file; the part ``first`` is deconvolved first.
+
+    ``shared`` is common to the methods of an image, which then warn once.
+    """
 
     inputs: Inputs
     chosen: ChosenMethod
     output: Output
     execution: Execution
+    shared: Shared
     first: Box | None = None
 
     def deconvolve(self) -> Steps[DiskResult]:
@@ -79,6 +84,7 @@ class DiskRun:
                 self.inputs.psf, self.inputs.image, self.chosen.method, self.execution.memory_gb
             )
         out, image = self.output.path, self.inputs.image
+        self.inputs.warn_of_plane(self.shared)
         file = file_of(image) or (yield from _copy_to_disk(image, out.parent))
         folder = RunFolder(out.absolute())
         is_plane, preview = image.data.ndim == 2, None

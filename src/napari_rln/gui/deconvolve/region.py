@@ -122,15 +122,7 @@ class Region(QWidget):
 
     def sample(self, source: LayerImage) -> LayerImage:
         """Return a part, about the visible one, that is small enough to evaluate in memory."""
-        if all(n <= most for n, most in zip(source.shape, _MAX_SAMPLE, strict=True)):
-            return source
-        visible = self.visible_box(source) or tuple(slice(0, n) for n in source.shape)
-        box = []
-        for part, n, most in zip(visible, source.shape, _MAX_SAMPLE, strict=True):
-            size = min(n, most)
-            start = min(max((part.start + part.stop - size) // 2, 0), n - size)
-            box.append(slice(start, start + size))
-        return source.cropped(box)
+        return sample_of(source, self.visible_box(source))
 
     def _box(self, source: LayerImage, corners: np.ndarray | None = None) -> Box:
         """Return the slices (z, y, x) between corners (y, x), by default of the chosen region."""
@@ -231,3 +223,15 @@ class Region(QWidget):
         had, self._had_drawn = self._had_drawn, bool(self._drawings())
         if self.box.currentText() == DRAWN and had and not self._had_drawn:
             self.choose_whole()
+
+
+def sample_of(source: LayerImage, around: Box | None = None) -> LayerImage:
+    """Return a part, about another or the middle, that is small enough to evaluate in memory."""
+    if all(n <= most for n, most in zip(source.shape, _MAX_SAMPLE, strict=True)):
+        return source
+    middle, box = around or tuple(slice(0, n) for n in source.shape), []
+    for part, n, most in zip(middle, source.shape, _MAX_SAMPLE, strict=True):
+        size = min(n, most)
+        start = min(max((part.start + part.stop - size) // 2, 0), n - size)
+        box.append(slice(start, start + size))
+    return source.cropped(box)
