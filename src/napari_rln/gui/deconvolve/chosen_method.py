@@ -7,6 +7,7 @@ import numpy as np
 
 from napari_rln.core.errors import warn
 from napari_rln.core.generators import interruptible
+from napari_rln.core.machine import MemoryGb
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
@@ -138,6 +139,11 @@ class Inputs:
         """Identity of the inputs."""
         return self.image.key, self.psf and self.psf.key, self.repair
 
+    def check_psf_memory(self, method: Method, memory_gb: MemoryGb = "auto") -> None:
+        """Raise an RlnError if there is not enough memory for the PSF on the image's voxels."""
+        if isinstance(self.psf, LayerImage):
+            check_psf_memory(self.psf, self.image, method, memory_gb)
+
     def warn_of_plane(self, shared: Shared) -> None:
         """Warn if the image is a single plane, once for all methods."""
         image = self.image
@@ -165,8 +171,7 @@ class Inputs:
 
         ``hashes`` gets those of the inputs, as in a record, once they are read.
         """
-        if isinstance(self.psf, LayerImage):
-            check_psf_memory(self.psf, self.image, chosen.method)
+        self.check_psf_memory(chosen.method)
         yield Update(Progress(activity="reading the image"))
         image = check_image(self.image.read(), chosen.method.negatives)
         hashes["image"] = image.hash

@@ -19,7 +19,6 @@ from napari_rln.core.volume import Box, Shape, Volume, check_finite
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
-from napari_rln.engine.psf_memory import check_psf_memory
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod, Inputs
 from napari_rln.gui.deconvolve.result_destination import file_name
 from napari_rln.gui.deconvolve.streams import LayerStream
@@ -79,10 +78,7 @@ class DiskRun:
         from napari_rln.engine.journal import RunFolder
         from napari_rln.io.ome_zarr import image_levels, open_lazily
 
-        if isinstance(self.inputs.psf, LayerImage):
-            check_psf_memory(
-                self.inputs.psf, self.inputs.image, self.chosen.method, self.execution.memory_gb
-            )
+        self.inputs.check_psf_memory(self.chosen.method, self.execution.memory_gb)
         out, image = self.output.path, self.inputs.image
         self.inputs.warn_of_plane(self.shared)
         file = file_of(image) or (yield from _copy_to_disk(image, out.parent))
