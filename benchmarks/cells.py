@@ -99,6 +99,7 @@ class Cell:
     seeds: int
     first: int = 0
     mismatch: bool = False
+    background: float = 0.1  # as a fraction of the peak
 
     def __str__(self) -> str:
         return f"{self.psf}, {self.photons} photons, {self.structure}"
@@ -114,7 +115,9 @@ class Cell:
     def imaging(self) -> ImagingSettings:
         """Light and camera."""
         return ImagingSettings(
-            photons=(self.photons, self.photons), background=(0.1, 0.1), read_noise=(1.0, 1.0)
+            photons=(self.photons, self.photons),
+            background=(self.background, self.background),
+            read_noise=(1.0, 1.0),
         )
 
     @property

@@ -1,12 +1,13 @@
 """Loss of the automatic stop against the best number of iterations, on synthetic volumes.
 
-Three microscopes, three light levels and four classes of structures (`cells.py`), raw,
-after a linear interpolation by half a voxel in z and x, and after the deskew of a stage
-scan. The loss is the PSNR, after the least-squares fit of scale and offset, of the best number of
-iterations less that of the automatic stop.
+Three microscopes, three light levels and six classes of structures (`cells.py`), raw, after a
+linear interpolation by half a voxel in z and x, and after the deskew of a stage scan. The loss is
+the PSNR, after the least-squares fit of scale and offset, of the best number of iterations less
+that of the automatic stop.
 
     python benchmarks/stop.py --workers 2
     python benchmarks/stop.py --back-projector wiener-butterworth --state interpolated
+    python benchmarks/stop.py --background 2 --state plain     # dim objects on a bright background
 """
 
 import argparse
@@ -98,11 +99,14 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", choices=CLASSES, default=CLASSES)
     parser.add_argument("--back-projector", nargs="+", choices=MOST, default=list(MOST))
     parser.add_argument("--state", nargs="+", choices=STATES, default=STATES)
+    parser.add_argument("--background", type=float, default=0.1, help="fraction of the peak")
     parser.add_argument("--seed", type=int, default=0, help="number of the volume")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     given = parser.parse_args()
     cells = [
-        Cell(psf=p, photons=n, structure=s, seeds=1, first=given.seed)
+        Cell(
+            psf=p, photons=n, structure=s, seeds=1, first=given.seed, background=given.background
+        )
         for p in given.psf for n in given.photons for s in given.classes
     ]  # fmt: skip
     print("| back projector | state | cell | best at | stop at | best dB | loss dB |")
