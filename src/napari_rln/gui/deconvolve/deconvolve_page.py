@@ -58,7 +58,7 @@ class DeconvolvePage(QWidget):
         self._viewer = napari_viewer
         self.jobs = JobQueue(self)
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
-        self.psf = VolumePicker(napari_viewer, prefer=is_offered, optional="none")
+        self.psf = VolumePicker(napari_viewer, prefer=is_offered, optional="none", of_psf=True)
         self.psf.setToolTip("<p>Choose the layer of the PSF, or drop its file here.</p>")
         self.channels = Channels(napari_viewer)
         self.stated = StatedPsfs(napari_viewer, self.image, self.psf)

@@ -67,7 +67,7 @@ class PsfPage(QWidget):
         self.image = VolumePicker(napari_viewer, prefer=is_raw, optional="none")
         self.microscope = MicroscopePage(self.image, self.jobs, self.bar)
         self.pages, self._box = StackedPages(), QGroupBox("PSF")
-        self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
+        self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none", of_psf=True)
         tip = (
             "<p>Compares widths and voxel size with the limits of the microscope above. "
             "Fill in its NA, index and emission, then tick this.</p>"
