@@ -367,9 +367,17 @@ def test_a_second_click_queues_new_runs_and_the_comparison_follows(dock, idle):
     newest = dock.history.list.item(0).data(Qt.ItemDataRole.UserRole)
     [verdict] = newest.verdicts  # not those on the results of other runs
     assert verdict.startswith("RLD 41 ")
+    text = dock.verdicts.text()
+    assert text.count("<b>RLD 41</b>") == 1  # said once, after several comparisons
     dock.compare.compare()
     idle(dock.jobs)
     assert newest.verdicts == [verdict]
+    assert dock.verdicts.text() == text
+    dock.image.layer = dock.viewer.layers["cells · truth"]
+    assert not dock.verdicts.text()  # they are on another image
+    assert dock.compare_button.isHidden()
+    dock.image.layer = dock.viewer.layers["cells"]
+    assert dock.verdicts.text() == text
 
 
 def test_cancelling_keeps_an_estimate_named_by_its_iteration(dock, idle, qtbot):
