@@ -225,6 +225,15 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
     assert not dock.inputs.on_disk
 
 
+def test_the_form_of_files_on_disk_fits_a_narrow_dock(dock):
+    advanced = dock.destination.advanced
+    advanced.open()
+    advanced.resize(305, 400)
+    advanced.grab()  # lays it out
+    for field in dock.destination.execution.fields.values():
+        assert field.native.width() > 100  # a number with the button that clears it
+
+
 def test_what_is_copied_does_the_same(dock, idle, tmp_path):
     dock.methods.rows[1].check.setChecked(True)
     dock.methods.rows[0].form.fields["iterations"].value = 3

@@ -266,6 +266,7 @@ class DeconvolvePage(QWidget):
             self.repair,
             ("Region", self.region),
             ("Result", self.destination),
+            self.destination.advanced,
             self.autosave,
             ("Second view", self.second),
             margin=0,
