@@ -324,6 +324,16 @@ def test_a_methods_person_trains_compares_and_exports(
     assert viewer.canvas.grid.enabled
     assert [layer.name for layer in viewer.layers if layer.visible] == before
 
+    # A choice that cannot be compared leaves the panels too, and its message goes with it.
+    pair = page.compare.before_after
+    after, pair.after.layer = pair.after.layer, pair.before.layer
+    pair.blink_button.setChecked(True)
+    assert "both layers are cells" in pair.message.text().lower()
+    assert viewer.canvas.grid.enabled
+    assert [layer.name for layer in viewer.layers if layer.visible] == before
+    pair.after.layer = after
+    assert not pair.message.text()
+
     page.compare.views_button.click()
     _, views = open_dock("Lateral and axial views")
     views.export(str(tmp_path / "figure.svg"))
