@@ -526,6 +526,10 @@ def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
     size = r"\d[\d.]*\sGB"
     assert re.fullmatch(f"RLD, 10 iterations: {size}\nRLN universal: {size}", dock.costs.text())
     dock.copy.copy_command()
+    assert dock.bar.message.text() == (
+        "Copied the command; paste it into a terminal. Its first lines name the layers to save "
+        "before."
+    )
     text = QApplication.clipboard().text()
     notes = [line for line in text.splitlines() if line.startswith("#")]
     assert [note.split()[-1] for note in notes] == ["cells.tif", "bead_psf.tif"]

@@ -6,7 +6,7 @@ import re
 import microscope_files as files
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QApplication, QPushButton
+from qtpy.QtWidgets import QApplication, QFileDialog, QPushButton
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import array_hash
@@ -277,7 +277,7 @@ def test_a_facility_engineer_runs_a_batch_of_zarr_images(open_dock, viewer, idle
 
 
 def test_a_methods_person_trains_compares_and_exports(
-    open_dock, viewer, idle, library, tmp_path, qtbot
+    open_dock, viewer, idle, library, tmp_path, qtbot, monkeypatch
 ):
     optics = MicroscopeSettings(na=1.2, immersion_index=1.33, size=(9, 9, 9))
     pair, psf = simulated(optics, (0.2, 0.1, 0.1), ("shells",), 1)
@@ -323,6 +323,16 @@ def test_a_methods_person_trains_compares_and_exports(
     page.compare.before_after.swipe_button.setChecked(False)
     assert viewer.canvas.grid.enabled
     assert [layer.name for layer in viewer.layers if layer.visible] == before
+
+    clicked(page.compare, "Copy table")
+    assert QApplication.clipboard().text().startswith("name\t")
+    assert page.compare.bar.message.text().startswith("Copied the table")
+    for folder, said in ((tmp_path / "none", "There is no folder"), (tmp_path, "The table is in")):
+        chosen = (str(folder / "table.csv"), "")
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, c=chosen: c)
+        clicked(page.compare, "Save CSV\N{HORIZONTAL ELLIPSIS}")
+        assert page.compare.bar.message.text().startswith(said)
+    assert (tmp_path / "table.csv").read_text().startswith("name,")
 
     # A choice that cannot be compared leaves the panels too, and its message goes with it.
     pair = page.compare.before_after

@@ -92,9 +92,9 @@ class ComparePage(QWidget):
         self.views_button = QPushButton("Lateral and axial views", toolTip=tip)
         self.maps = ResidualMaps(viewer)
         self.opened = OpenResults(viewer, jobs, stated_psf, lambda: self._images, self)
-        self.table = Table()
         self.browser = IterationBrowser(viewer)
         self.bar = RunBar(jobs, self.compare, label="Compare", window=WINDOW)
+        self.table = Table(self.bar)
         self.compare_button = self.bar.run_button
         tip = (
             "<p>Writes the results of the image as OME-TIFF, with voxel size and record. Choose "

@@ -83,7 +83,7 @@ class DeconvolvePage(QWidget):
         self.verdicts = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self._verdicts_on: WeakKeyDictionary[Layer, str] = WeakKeyDictionary()  # by image
         self.compare_button = QPushButton("Show the comparison")
-        self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
+        self.copy = CopyButton(self._jobs_to_copy, self.bar)
         self.inputs = ChosenInputs(
             viewer=napari_viewer, image=self.image, psf=self.psf, channels=self.channels,
             stated=self.stated, repair=self.repair, region=self.region, second=self.second,

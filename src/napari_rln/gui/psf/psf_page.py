@@ -84,7 +84,7 @@ class PsfPage(QWidget):
         self.repair_part = QWidget()
         tip = "<p>Click to write the PSF as OME-TIFF, with its voxel size and its origin.</p>"
         self.save_button = QPushButton("Save PSF\N{HORIZONTAL ELLIPSIS}", toolTip=tip)
-        self.copy = CopyButton(lambda: [self._run()], self.bar.attempt)
+        self.copy = CopyButton(lambda: [self._run()], self.bar)
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._lay_out()
         FileDrops(self, self.open_file)
