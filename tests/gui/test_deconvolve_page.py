@@ -394,6 +394,18 @@ def test_cancelling_keeps_an_estimate_named_by_its_iteration(dock, idle, qtbot):
     assert not any("RLN" in layer.name for layer in dock.viewer.layers)
 
 
+def test_a_layer_that_the_user_names_during_a_run_keeps_that_name(dock, idle, qtbot):
+    dock.methods.rows[0].form.fields["iterations"].value = 300
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: "cells · RLD" in dock.viewer.layers, timeout=30_000)
+    layer = dock.viewer.layers["cells · RLD"]
+    layer.name = "mine"
+    idle(dock.jobs)
+    assert record_of(layer).facts["iterations"] == 300
+    assert layer.name == "mine"
+
+
 def test_failures_are_sentences_and_leave_no_layer(dock, idle, monkeypatch):
     def failing(*_, **__):
         yield from ()
