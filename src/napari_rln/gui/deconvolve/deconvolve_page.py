@@ -254,7 +254,7 @@ class DeconvolvePage(QWidget):
         help_button, top = HelpButton("napari", "deconvolve"), Qt.AlignmentFlag.AlignTop
         rows = fill(
             QFormLayout(),
-            ("Image", fill(QHBoxLayout(), (self.image, 1), (help_button, 0, top))),
+            ("Image", fill(QHBoxLayout(), (self.image, 1), (help_button, 0, top), spacing=2)),
             ("PSF", self.psf),
             self.stated,
             self.channels,
