@@ -295,6 +295,8 @@ def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     with (folder / "rld" / "batch.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["done", "failed"]
 
+    batch.resize(430, 520)
+    batch.grab()  # lays it out
     batch.table.selectRow(1)
     with pytest.raises(RlnError, match="finished"):
         batch.open_selected()
@@ -302,6 +304,7 @@ def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     batch.open_selected()
     assert record_of(dock.viewer.layers[-1]).method == "rld"
 
+    assert batch.table.rowHeight(1) >= batch.table.sizeHintForRow(1)  # all of it can be read
 
 def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, image, tmp_path):
     small = image.with_data(image.data[:, :40, :40])
