@@ -369,9 +369,17 @@ def test_a_second_click_queues_new_runs_and_the_comparison_follows(dock, idle):
     newest = dock.history.list.item(0).data(Qt.ItemDataRole.UserRole)
     [verdict] = newest.verdicts  # not those on the results of other runs
     assert verdict.startswith("RLD 41 ")
+    text = dock.verdicts.text()
+    assert text.count("<b>RLD 41</b>") == 1  # said once, after several comparisons
     dock.compare.compare()
     idle(dock.jobs)
     assert newest.verdicts == [verdict]
+    assert dock.verdicts.text() == text
+    dock.image.layer = dock.viewer.layers["cells · truth"]
+    assert not dock.verdicts.text()  # they are on another image
+    assert dock.compare_button.isHidden()
+    dock.image.layer = dock.viewer.layers["cells"]
+    assert dock.verdicts.text() == text
 
 
 def test_cancelling_keeps_an_estimate_named_by_its_iteration(dock, idle, qtbot):
@@ -386,6 +394,18 @@ def test_cancelling_keeps_an_estimate_named_by_its_iteration(dock, idle, qtbot):
     assert facts["stopped_by"] == "cancelled"
     assert 0 < facts["iterations"] < 100_000
     assert not any("RLN" in layer.name for layer in dock.viewer.layers)
+
+
+def test_a_layer_that_the_user_names_during_a_run_keeps_that_name(dock, idle, qtbot):
+    dock.methods.rows[0].form.fields["iterations"].value = 300
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: "cells · RLD" in dock.viewer.layers, timeout=30_000)
+    layer = dock.viewer.layers["cells · RLD"]
+    layer.name = "mine"
+    idle(dock.jobs)
+    assert record_of(layer).facts["iterations"] == 300
+    assert layer.name == "mine"
 
 
 def test_failures_are_sentences_and_leave_no_layer(dock, idle, monkeypatch):
@@ -520,6 +540,10 @@ def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot, clipbo
     size = r"\d[\d.]*\sGB"
     assert re.fullmatch(f"RLD, 10 iterations: {size}\nRLN universal: {size}", dock.costs.text())
     dock.copy.copy_command()
+    assert dock.bar.message.text() == (
+        "Copied the command; paste it into a terminal. Its first lines name the layers to save "
+        "before."
+    )
     text = clipboard.text()
     notes = [line for line in text.splitlines() if line.startswith("#")]
     assert [note.split()[-1] for note in notes] == ["cells.tif", "bead_psf.tif"]

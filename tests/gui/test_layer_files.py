@@ -70,3 +70,18 @@ def test_layers_of_ome_tiff_have_the_optics_of_their_channels(tmp_path, data):
     assert [options["name"] for _, options, _ in layers] == ["a DAPI", "a Cy5"]
     assert [options["colormap"] for _, options, _ in layers] == ["bop blue", "magenta"]
     assert layers[1][1]["metadata"][OPTICS]["wavelength_um"] == 0.67
+
+
+@pytest.mark.parametrize("is_sized", [True, False])
+def test_a_psf_does_not_cover_an_image(tmp_path, data, is_sized):
+    sizes = {"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1, "PhysicalSizeZ": 0.3} if is_sized else {}
+    found = []
+    for name in ("my PSF.ome.tif", "cells.ome.tif"):
+        metadata = {"axes": "ZYX"} | sizes
+        tifffile.imwrite(tmp_path / name, data[0, 0], metadata=metadata, photometric="minisblack")
+        [(_, options, _)] = _read(tmp_path / name)
+        found.append(options)
+    psf, cells = found
+    assert (psf["scale"][0] != 1) == is_sized
+    assert psf["blending"] == "additive"
+    assert "blending" not in cells

@@ -410,6 +410,29 @@ def test_the_view_stays_when_the_voxel_size_is_typed(qtbot):
     assert viewer.dims.current_step[0] == 3
 
 
+def test_the_view_stays_on_the_image_when_the_voxel_size_of_its_psf_is_typed(qtbot):
+    viewer = ViewerModel()
+    viewer.add_image(
+        np.ones((8, 60, 80), np.float32), name="cells", scale=(0.3, 0.1, 0.1), units=UM
+    )
+    psf = viewer.add_image(np.ones((5, 7, 7), np.float32), name="psf")
+    picker = VolumePicker(viewer, of_psf=True)
+    qtbot.addWidget(picker)
+    picker.layer = psf
+    viewer.dims.point = (1.2, 0, 0)
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 3.0, 4.0), 90.0
+    picker.voxel.value = (0.3, 0.1, 0.1)
+    picker.voxel.changed.emit()
+    assert voxel_um_of(psf) == (0.3, 0.1, 0.1)
+    assert viewer.scene.camera.center == pytest.approx((0, 3.0, 4.0))
+    assert viewer.scene.camera.zoom == pytest.approx(90)
+    assert viewer.dims.point[0] == pytest.approx(1.2)
+    viewer.layers["cells"].visible = False  # nothing but the PSF to look at
+    picker.voxel.value = (0.3, 0.2, 0.2)
+    picker.voxel.changed.emit()
+    assert viewer.scene.camera.zoom == pytest.approx(45)
+
+
 def test_a_plane_needs_no_depth(qtbot):
     picker, layer = picker_of(qtbot, {}, shape=(6, 8))
     for size in picker.voxel.sizes[1:]:

@@ -239,6 +239,17 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     assert "holds another image" in dock.bar.message.text()
 
 
+def test_a_result_that_replaces_another_has_its_name(dock, idle):
+    dock.destination.format.fields["overwrite"].value = True
+    for iterations in (3, 4):
+        dock.methods.rows[0].form.fields["iterations"].value = iterations
+        dock.bar.run_button.click()
+        idle(dock.jobs)
+        [layer] = dock.compare.layers()
+        assert layer.name == "tissue · RLD"
+        assert record_of(layer).settings["iterations"] == iterations
+
+
 def test_a_zarr_array_is_read_where_it_lies(dock, path):
     image = dock.image.layer
     arrays = image_levels(path)
@@ -272,6 +283,15 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
     assert found.data.shape == (8, 40, 40)
     dock.destination.box.setCurrentText(IN_MEMORY)
     assert not dock.inputs.on_disk
+
+
+def test_the_form_of_files_on_disk_fits_a_narrow_dock(dock):
+    advanced = dock.destination.advanced
+    advanced.open()
+    advanced.resize(305, 400)
+    advanced.grab()  # lays it out
+    for field in dock.destination.execution.fields.values():
+        assert field.native.width() > 100  # a number with the button that clears it
 
 
 def test_what_is_copied_does_the_same(dock, idle, tmp_path, clipboard):
@@ -324,6 +344,8 @@ def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     batch.bar.run_button.click()
     assert "Add the images" in batch.bar.message.text()
     batch.add(str(tmp_path / "one.ome.tif"), str(tmp_path / "broken.tif"))
+    batch.resize(430, 520)
+    batch.grab()  # lays it out
     batch.folder.line.setText(str(folder))
     batch.bar.run_button.click()
     idle(dock.jobs)
@@ -331,6 +353,7 @@ def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     texts = [batch.table.item(row, 3).text() for row in range(2)]
     assert texts[0].startswith("done, ")
     assert "broken.tif" in texts[1]
+    assert batch.table.rowHeight(1) >= batch.table.sizeHintForRow(1)  # all of it can be read
     assert [batch.table.cellWidget(row, 2).value() for row in range(2)] == [1, 0]
     with (folder / "rld" / "batch.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["done", "failed"]

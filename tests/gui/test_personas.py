@@ -6,7 +6,7 @@ import re
 import microscope_files as files
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QPushButton
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import array_hash
@@ -279,7 +279,7 @@ def test_a_facility_engineer_runs_a_batch_of_zarr_images(
 
 
 def test_a_methods_person_trains_compares_and_exports(
-    open_dock, viewer, idle, library, tmp_path, qtbot, clipboard
+    open_dock, viewer, idle, library, tmp_path, qtbot, monkeypatch, clipboard
 ):
     optics = MicroscopeSettings(na=1.2, immersion_index=1.33, size=(9, 9, 9))
     pair, psf = simulated(optics, (0.2, 0.1, 0.1), ("shells",), 1)
@@ -326,6 +326,28 @@ def test_a_methods_person_trains_compares_and_exports(
     assert viewer.canvas.grid.enabled
     assert [layer.name for layer in viewer.layers if layer.visible] == before
 
+    clicked(page.compare, "Copy table")
+    header, *lines = (line.split("\t") for line in clipboard.text().splitlines())
+    psnr = [float(line[header.index("psnr_db")]) for line in lines]
+    assert psnr == pytest.approx([row.volume.psnr_db for row in rows])
+    assert page.compare.bar.message.text().startswith("Copied the table")
+    for folder, said in ((tmp_path / "none", "There is no folder"), (tmp_path, "The table is in")):
+        chosen = (str(folder / "table.csv"), "")
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, c=chosen: c)
+        clicked(page.compare, "Save CSV\N{HORIZONTAL ELLIPSIS}")
+        assert page.compare.bar.message.text().startswith(said)
+    assert "psnr_db" in (tmp_path / "table.csv").read_text()
+
+    # A choice that cannot be compared leaves the panels too, and its message goes with it.
+    pair = page.compare.before_after
+    after, pair.after.layer = pair.after.layer, pair.before.layer
+    pair.blink_button.setChecked(True)
+    assert "both layers are cells" in pair.message.text().lower()
+    assert viewer.canvas.grid.enabled
+    assert [layer.name for layer in viewer.layers if layer.visible] == before
+    pair.after.layer = after
+    assert not pair.message.text()
+
     page.compare.views_button.click()
     _, views = open_dock("Lateral and axial views")
     views.export(str(tmp_path / "figure.svg"))
@@ -336,9 +358,3 @@ def test_a_methods_person_trains_compares_and_exports(
     idle(page.jobs)
     saved = read(tmp_path / "cells \N{MIDDLE DOT} RLN mine.ome.tif")
     assert saved.record.facts["model"]["method"] == "train"
-    clicked(page.compare, "Copy table")
-    header, *lines = (line.split("\t") for line in clipboard.text().splitlines())
-    psnr = [float(line[header.index("psnr_db")]) for line in lines]
-    assert psnr == pytest.approx([row.volume.psnr_db for row in rows])
-    page.compare.table.comparison.to_csv(tmp_path / "table.csv")
-    assert "psnr_db" in (tmp_path / "table.csv").read_text()

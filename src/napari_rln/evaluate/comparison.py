@@ -18,7 +18,7 @@ from napari_rln.deconvolution.calibration import Gain, Level
 from napari_rln.evaluate.fourier_shell import Direction, fourier_shell_correlation
 from napari_rln.evaluate.plane_sections import PLANES
 from napari_rln.evaluate.scores import Scores, score
-from napari_rln.io.paths import atomic
+from napari_rln.io.paths import atomic, check_folder
 
 if TYPE_CHECKING:
     from napari_rln.deconvolution.shared import Shared
@@ -134,7 +134,11 @@ class Comparison:
         return tuple(column for column in _columns() if column in filled)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the table, one line per volume; unknown cells stay empty."""
+        """Write the table, one line per volume; unknown cells stay empty.
+
+        Raises :class:`RlnError` if the folder does not exist or is not writable.
+        """
+        check_folder(Path(path))
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self.columns)
             table.writeheader()

@@ -10,6 +10,7 @@ from napari_rln.cli import script
 from napari_rln.engine.job import Job
 from napari_rln.gui.layer_jobs import image_file, psf_file
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.runbar import RunBar
 
 Run = tuple[script.Verb, dict[str, Any]] | Job
 """A job, or a command and its arguments; see :func:`napari_rln.cli.script.command`."""
@@ -20,14 +21,12 @@ _FILES = ("image", "psf", "psf_b", "beads", "like")  # arguments that are files 
 class CopyButton(QPushButton):
     """Button with a menu: copy the runs as command lines or as Python.
 
-    ``attempt`` calls a function and shows its errors, see :meth:`RunBar.attempt`.
+    The bar shows that they are copied, or why not.
     """
 
-    def __init__(
-        self, runs: Callable[[], Sequence[Run]], attempt: Callable[[Callable[[], None]], None]
-    ) -> None:
+    def __init__(self, runs: Callable[[], Sequence[Run]], bar: RunBar) -> None:
         super().__init__("Copy as")
-        self._runs, self._attempt = runs, attempt
+        self._runs, self._bar = runs, bar
         self.setToolTip("<p>Click to copy a command line, or Python code, that does the same.</p>")
         menu = QMenu(self)
         menu.addAction("Copy as command", self.copy_command)
@@ -36,13 +35,23 @@ class CopyButton(QPushButton):
 
     def copy_command(self) -> None:
         """Copy the command line."""
-        self._attempt(lambda: self._copy(script.command, script.job_command))
+        self._bar.attempt(
+            lambda: self._copy(
+                "command; paste it into a terminal", script.command, script.job_command
+            )
+        )
 
     def copy_python(self) -> None:
         """Copy the Python code."""
-        self._attempt(lambda: self._copy(script.python, script.job_python))
+        self._bar.attempt(
+            lambda: self._copy(
+                "Python code; paste it into a script", script.python, script.job_python
+            )
+        )
 
-    def _copy(self, verb_text: Callable[..., str], job_text: Callable[[Job], str]) -> None:
+    def _copy(
+        self, what: str, verb_text: Callable[..., str], job_text: Callable[[Job], str]
+    ) -> None:
         texts: list[str] = []
         files: dict[Path, None] = {}
         for run in self._runs():
@@ -55,6 +64,8 @@ class CopyButton(QPushButton):
                 files |= dict.fromkeys(arguments[key] for key in _FILES if arguments.get(key))
         notes = [f"# first save the layer as {path}" for path in files if not path.exists()]
         QApplication.clipboard().setText("\n".join([*notes, *texts]))
+        first = " Its first lines name the layers to save before." if notes else ""
+        self._bar.show_message(f"Copied the {what}.{first}")
 
 
 def image_arguments(image: LayerImage, key: str = "image") -> dict[str, Any]:

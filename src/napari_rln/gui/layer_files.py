@@ -20,6 +20,7 @@ from napari_rln.gui.layers import (
     LayerData,
     contrast_limits,
     layer_data,
+    names_psf,
     source_of,
 )
 from napari_rln.io.image import open_contents, volume_index
@@ -167,6 +168,8 @@ def _glimpse(levels: Sequence[Any]) -> np.ndarray:
 
 def _add_channel(options: dict[str, Any], opened: OpenedImage, channel: int) -> None:
     """Add name, colour and optics of a channel to the options of its layer."""
+    if names_psf(opened.name):
+        options["blending"] = "additive"  # does not cover an image that is open
     optics = opened.optics[channel] if channel < len(opened.optics) else None
     if optics is not None and optics.as_json():
         options["metadata"][OPTICS] = optics.as_json()

@@ -304,7 +304,12 @@ def is_psf(layer: Layer) -> bool:
     """Return whether a layer is a PSF, by its record or its name."""
     record = record_of(layer)
     made = record is not None and record.method.startswith("psf")
-    return is_image(layer) and (made or "psf" in layer.name.lower())
+    return is_image(layer) and (made or names_psf(layer.name))
+
+
+def names_psf(name: str) -> bool:
+    """Return whether a name says that a layer or file is a PSF."""
+    return "psf" in name.lower()
 
 
 def is_raw(layer: Layer) -> bool:

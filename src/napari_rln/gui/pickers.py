@@ -1,5 +1,6 @@
 """Choice of a layer, and of its voxel size."""
 
+import contextlib
 from collections.abc import Callable
 from functools import cached_property
 from weakref import WeakSet
@@ -168,7 +169,11 @@ class LayerPicker(QWidget):
 
 
 class VolumePicker(LayerPicker):
-    """A layer picker with the voxel size below: in words, or to type where it is not known."""
+    """A layer picker with the voxel size below: in words, or to type where it is not known.
+
+    When the size is typed, the view follows the layer; with ``of_psf`` only if nothing else is
+    shown, as the user looks at the image.
+    """
 
     def __init__(
         self,
@@ -176,8 +181,10 @@ class VolumePicker(LayerPicker):
         *,
         prefer: Callable[[Layer], bool] | None = None,
         optional: str = "",
+        of_psf: bool = False,
     ) -> None:
         super().__init__(viewer, prefer=prefer, optional=optional)
+        self._of_psf = of_psf
         self._label = QLabel(minimumWidth=1)  # else long numbers would widen the dock
         self.edit_button = QToolButton(text="\N{PENCIL}", checkable=True, autoRaise=True)
         self.edit_button.setToolTip("<p>Click to correct the voxel size.</p>")
@@ -287,7 +294,9 @@ class VolumePicker(LayerPicker):
             self._show_parts()
             self.changed.emit()
             return
-        with kept_in_view(self._viewer, layer):
+        others = (each for each in self._viewer.layers if each is not layer and is_image(each))
+        stays = self._of_psf and any(each.visible for each in others)
+        with contextlib.nullcontext() if stays else kept_in_view(self._viewer, layer):
             set_voxel_um(layer, (z, y, x))
         self._on_layer()
 
@@ -305,7 +314,7 @@ class SecondPsfPicker(VolumePicker):
     """A picker of the second view's PSF; without a choice it is the first view's."""
 
     def __init__(self, viewer: ViewerModel) -> None:
-        super().__init__(viewer, optional="same as the first")
+        super().__init__(viewer, optional="same as the first", of_psf=True)
         self.setToolTip(
             "<p>In the orientation of the second camera, like its view. Choose its layer.</p>"
         )

@@ -34,7 +34,7 @@ class Simulate(QWidget):
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.psf = VolumePicker(napari_viewer, prefer=is_psf)
+        self.psf = VolumePicker(napari_viewer, prefer=is_psf, of_psf=True)
         self.structures = Form(StructureSettings, top=("structures", "density"))
         self.imaging = Form(ImagingSettings, top=("photons", "background"))
         self.shape = Numbers(

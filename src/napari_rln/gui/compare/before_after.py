@@ -125,6 +125,7 @@ class BeforeAfter(QWidget):
             except RlnError as error:
                 text = str(error)
                 self.message.setText(text[:1].upper() + text[1:])
+                self.ended.emit()
         self._show_state()
 
     def _sides(self) -> tuple[Sequence[Layer | None], Sequence[Layer | None]]:
@@ -143,7 +144,9 @@ class BeforeAfter(QWidget):
             self.ended.emit()
 
     def _on_layers(self) -> None:
-        """Compare the layers that are chosen now."""
+        """Compare the layers that are chosen now; what was said of others applies no longer."""
+        self.message.clear()
+        self._show_state()
         for compared in (self.swipe, self.blink):
             if compared.is_on:
                 self._set(compared, True)

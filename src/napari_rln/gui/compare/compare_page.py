@@ -56,7 +56,7 @@ class ComparePage(QWidget):
     the PSF that an image's file states, with which results that are open may have been made.
     """
 
-    compared = Signal(str, object, object)  # verdicts as rich text, and by result, and the run
+    compared = Signal(str, object, object)  # verdicts of a run as rich text, new ones, the run
 
     def __init__(
         self,
@@ -92,9 +92,9 @@ class ComparePage(QWidget):
         self.views_button = QPushButton("Lateral and axial views", toolTip=tip)
         self.maps = ResidualMaps(viewer)
         self.opened = OpenResults(viewer, jobs, stated_psf, lambda: self._images, self)
-        self.table = Table()
         self.browser = IterationBrowser(viewer)
         self.bar = RunBar(jobs, self.compare, label="Compare", window=WINDOW)
+        self.table = Table(self.bar)
         self.compare_button = self.bar.run_button
         tip = (
             "<p>Writes the results of the image as OME-TIFF, with voxel size and record. Choose "
@@ -159,10 +159,14 @@ class ComparePage(QWidget):
 
     def _on_compared(self, compared: ComparedImage) -> None:
         self._show_chosen()
-        several = sum(each.run is compared.run for each in self._images.values()) > 1
-        title = compared.inputs.image.name if several else ""
+        of_run = [each for each in self._images.values() if each.run is compared.run]
+        text = "".join(
+            words_of(each.verdicts, each.inputs.image.name if len(of_run) > 1 else "")
+            for each in of_run
+            if each.verdicts
+        )
         found = {f"{compared.prefix}{each.name}": each.text for each in compared.verdicts}
-        self.compared.emit(words_of(compared.verdicts, title), found, compared.run)
+        self.compared.emit(text, found, compared.run)
 
     def add_residuals(self) -> None:
         """Add residual maps of all results of the chosen image, and of its other channels."""

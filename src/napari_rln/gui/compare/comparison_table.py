@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.evaluate.comparison import Comparison
 from napari_rln.gui.layouts import fill
+from napari_rln.gui.runbar import RunBar
 
 _NARROWEST, _NAME = 30, 118  # pixels of a column, and of that of names
 # Header and tooltip of the columns that are shown.
@@ -57,10 +58,14 @@ _COLUMNS = {
 
 
 class Table(QWidget):
-    """Table of a comparison, one row per volume; the CSV file has further columns."""
+    """Table of a comparison, one row per volume; the CSV file has further columns.
 
-    def __init__(self) -> None:
+    The bar shows that it is copied or saved, or why not.
+    """
+
+    def __init__(self, bar: RunBar) -> None:
         super().__init__()
+        self._bar = bar
         self.comparison: Comparison | None = None
         self.table = QTableWidget()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
@@ -70,8 +75,8 @@ class Table(QWidget):
         header.setMinimumSectionSize(_NARROWEST)
         self.table.setWordWrap(False)
         copy, save = QPushButton("Copy table"), QPushButton("Save CSV\N{HORIZONTAL ELLIPSIS}")
-        copy.clicked.connect(self._copy)
-        save.clicked.connect(self._save)
+        copy.clicked.connect(lambda: bar.attempt(self._copy))
+        save.clicked.connect(lambda: bar.attempt(self._save))
         self.outdated = QLabel(
             "The layers of grey rows show another iteration now. Press Compare to measure it.",
             wordWrap=True,
@@ -122,11 +127,13 @@ class Table(QWidget):
             rows = (row.cells() for row in self.comparison.rows)
             lines = [columns, *([str(row.get(column, "")) for column in columns] for row in rows)]
             QApplication.clipboard().setText("\n".join("\t".join(line) for line in lines))
+            self._bar.show_message("Copied the table; paste it into a spreadsheet.")
 
     def _save(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save the table", "table.csv", "CSV (*.csv)")
         if path and self.comparison is not None:
             self.comparison.to_csv(Path(path))
+            self._bar.show_message(f"The table is in {path}.")
 
 
 def _text(value: str | float) -> str:

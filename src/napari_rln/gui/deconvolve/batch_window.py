@@ -195,6 +195,8 @@ class BatchWindow(QDialog):
         cell.setText(text)
         cell.setToolTip(f"<p>{text}</p>")
         cell.setData(_OPEN, is_open)
+        if not is_open:
+            self.table.resizeRowToContents(row)  # a reason and what to do may be long
 
     def _lay_out(self) -> None:
         buttons = fill(

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
@@ -46,6 +47,7 @@ from napari_rln.gui.runbar import RunBar
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Layer
 
 
 class DeconvolvePage(QWidget):
@@ -58,7 +60,7 @@ class DeconvolvePage(QWidget):
         self._viewer = napari_viewer
         self.jobs = JobQueue(self)
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
-        self.psf = VolumePicker(napari_viewer, prefer=is_offered, optional="none")
+        self.psf = VolumePicker(napari_viewer, prefer=is_offered, optional="none", of_psf=True)
         self.psf.setToolTip("<p>Choose the layer of the PSF, or drop its file here.</p>")
         self.channels = Channels(napari_viewer)
         self.stated = StatedPsfs(napari_viewer, self.image, self.psf)
@@ -79,8 +81,9 @@ class DeconvolvePage(QWidget):
         self.whole_button.setVisible(False)
         self.costs = Costs(self._plan)
         self.verdicts = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
+        self._verdicts_on: WeakKeyDictionary[Layer, str] = WeakKeyDictionary()  # by image
         self.compare_button = QPushButton("Show the comparison")
-        self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
+        self.copy = CopyButton(self._jobs_to_copy, self.bar)
         self.inputs = ChosenInputs(
             viewer=napari_viewer, image=self.image, psf=self.psf, channels=self.channels,
             stated=self.stated, repair=self.repair, region=self.region, second=self.second,
@@ -105,17 +108,13 @@ class DeconvolvePage(QWidget):
         streams = dict(pair for pairs in zip(*of_channels, strict=True) for pair in pairs)
         self.region.fix_visible(self.image.source("the image"))
         self.runs.add(streams, run)
-        self.verdicts.setText("")
-        self.compare_button.setVisible(False)
         assert self.image.layer is not None
+        self._take_verdicts("", run)
         self.session.store(self.image.layer, run.methods)
 
     def show_verdicts(self, text: str, found: Mapping[str, str], run: PastRun) -> None:
-        """Add the verdicts of a comparison, as rich text; the history keeps those on a run."""
-        text = self.verdicts.text() + text
-        self.verdicts.setText(text)
-        self.verdicts.setVisible(bool(text))
-        self.compare_button.setVisible(bool(text))
+        """Show the verdicts on the images of a run, as rich text; the history keeps its own."""
+        self._take_verdicts(text, run)
         run.take_verdicts(found)
         self.history.update(run)
 
@@ -205,8 +204,21 @@ class DeconvolvePage(QWidget):
         """Set the methods as in an earlier run."""
         self.bar.attempt(lambda: self.methods.restore(run.methods))
 
+    def _take_verdicts(self, text: str, run: PastRun) -> None:
+        self._verdicts_on.update(dict.fromkeys(run.images, text))
+        self._show_verdicts()
+
+    def _show_verdicts(self) -> None:
+        """Show the verdicts on the chosen image, and not those on another one."""
+        layer = self.image.layer
+        text = "" if layer is None else self._verdicts_on.get(layer, "")
+        self.verdicts.setText(text)
+        self.verdicts.setVisible(bool(text))
+        self.compare_button.setVisible(bool(text))
+
     def _on_image(self) -> None:
         layer = self.image.layer
+        self._show_verdicts()
         self.channels.show_for(layer)
         if layer is not None:
             self.session.show_for(layer)
@@ -239,7 +251,7 @@ class DeconvolvePage(QWidget):
         help_button, top = HelpButton("napari", "deconvolve"), Qt.AlignmentFlag.AlignTop
         rows = fill(
             QFormLayout(),
-            ("Image", fill(QHBoxLayout(), (self.image, 1), (help_button, 0, top))),
+            ("Image", fill(QHBoxLayout(), (self.image, 1), (help_button, 0, top), spacing=2)),
             ("PSF", self.psf),
             self.stated,
             self.channels,
@@ -251,14 +263,13 @@ class DeconvolvePage(QWidget):
             self.repair,
             ("Region", self.region),
             ("Result", self.destination),
+            self.destination.advanced,
             self.autosave,
             ("Second view", self.second),
             margin=0,
         )
         tools = fill(QHBoxLayout(), self.copy, self.windows)
         fill(QVBoxLayout(rare), others, tools, self.history, margin=0)
-        for label in (self.verdicts, self.compare_button):
-            label.setVisible(False)
         more = Collapsible("More: region, files, batch, history", rare)
         parts = (
             FirstContact(self._viewer), rows, self.methods, self.costs, self.bar,

@@ -291,6 +291,7 @@ class DiskResultStream(LayerStream):
         for layer in list(self._viewer.layers):
             if layer is not self.layer and layer.metadata.get(_OUT) == str(result.out):
                 self._viewer.layers.remove(layer)
+        self._rename(self._title)  # whose layer was there until now
         limits = contrast_limits([np.asarray(result.levels[-1])])
         if self.layer is None or self.layer not in self._viewer.layers:
             self._show(result.levels, limits)

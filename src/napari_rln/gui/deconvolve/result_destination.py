@@ -69,7 +69,10 @@ class FolderField(QWidget):
 
 
 class ResultDestination(QWidget):
-    """Choice between memory and disk, with folder, file format and execution."""
+    """Choice between memory and disk, with folder, file format and execution.
+
+    The form of the latter two, ``advanced``, is for a row of its own, as it needs the whole width.
+    """
 
     changed = Signal()
 
@@ -83,10 +86,8 @@ class ResultDestination(QWidget):
             "continued.</p>"
         )
         self.folder = FolderField()
-        self._disk_options = QWidget()
-        advanced = Collapsible("Advanced", Deferred(self._forms))
-        fill(QVBoxLayout(self._disk_options), self.folder, advanced, **_TIGHT)
-        fill(QVBoxLayout(self), self.box, self._disk_options, **_TIGHT)
+        self.advanced = Collapsible("Advanced: format, tiles, memory", Deferred(self._forms))
+        fill(QVBoxLayout(self), self.box, self.folder, **_TIGHT)
         self._chosen_by_user = False
         self._show_options()
         self.box.currentIndexChanged.connect(self._show_options)
@@ -146,7 +147,8 @@ class ResultDestination(QWidget):
         self._chosen_by_user = True
 
     def _show_options(self) -> None:
-        self._disk_options.setVisible(self.on_disk)
+        for part in (self.folder, self.advanced):
+            part.setVisible(self.on_disk)
         self.changed.emit()
 
 

@@ -61,11 +61,18 @@ class LayerStream:
     def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
         self._viewer, self._image, self._title = viewer, image, title
         self.layer: Image | None = None
+        self._name = ""
 
     def _add(self, data: Any, **options: Any) -> None:
         unfinished = {"metadata": {UNFINISHED: True}}
         self.layer = self._image.result_layer(data, name=self._title, **(unfinished | options))
         self._viewer.add_layer(self.layer)
+        self._name = self.layer.name  # with a number, if the title was taken
+
+    def _rename(self, name: str) -> None:
+        """Name the layer, unless the user has done so."""
+        if self.layer is not None and self.layer.name == self._name:
+            self.layer.name = name
 
     def remove(self) -> None:
         """Remove the layer from the viewer."""
@@ -105,7 +112,7 @@ class ResultStream(LayerStream):
         """Show the result, with its name and record."""
         self._set(result.data)
         assert self.layer is not None
-        self.layer.name = result.name
+        self._rename(result.name)
         self.layer.metadata = metadata(result)
         if self.layer not in self._viewer.layers:  # the user removed it during the computation
             self._viewer.add_layer(self.layer)
@@ -131,7 +138,7 @@ class ResultStream(LayerStream):
         if displayed.from_stop_search:
             facts["estimated_from"] = "a fraction of the photons, from the search for the stop"
         self._change_facts(record, facts)
-        self.layer.name = f"{self._title} {displayed.iteration} ({reason})"
+        self._rename(f"{self._title} {displayed.iteration} ({reason})")
 
     def browse(self, iteration: int) -> None:
         """Show a kept iteration, with its number in the layer's name and record."""

@@ -95,7 +95,7 @@ class BeadsPage(QWidget):
         self.find_button, self.average_button = QPushButton("Find beads"), QPushButton("Average")
         self.find_button.setToolTip("<p>Click to show the beads as points, to choose among.</p>")
         self.average_button.setToolTip("<p>Click for the mean of the beads, as a new PSF.</p>")
-        self.copy = CopyButton(lambda: [self._run()], bar.attempt)
+        self.copy = CopyButton(lambda: [self._run()], bar)
         hint = QLabel(
             "Delete, move or add points before averaging; those in "
             f'<span style="color: {_COLOURS["used"]}">green</span> and '

@@ -82,7 +82,7 @@ class MicroscopePage(QWidget):
         self.form.add_row(LABEL, self.voxel)
         self.source = QLabel(wordWrap=True)
         self.button = QPushButton("Compute PSF")
-        self.copy = CopyButton(lambda: [self._run()], bar.attempt)
+        self.copy = CopyButton(lambda: [self._run()], bar)
         buttons = fill(QHBoxLayout(), (self.button, 1), self.copy)
         fill(QVBoxLayout(self), self.form, self.source, buttons, margin=3)
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)

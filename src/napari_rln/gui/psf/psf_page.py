@@ -67,7 +67,7 @@ class PsfPage(QWidget):
         self.image = VolumePicker(napari_viewer, prefer=is_raw, optional="none")
         self.microscope = MicroscopePage(self.image, self.jobs, self.bar)
         self.pages, self._box = StackedPages(), QGroupBox("PSF")
-        self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
+        self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none", of_psf=True)
         tip = (
             "<p>Compares widths and voxel size with the limits of the microscope above. "
             "Fill in its NA, index and emission, then tick this.</p>"
@@ -84,7 +84,7 @@ class PsfPage(QWidget):
         self.repair_part = QWidget()
         tip = "<p>Click to write the PSF as OME-TIFF, with its voxel size and its origin.</p>"
         self.save_button = QPushButton("Save PSF\N{HORIZONTAL ELLIPSIS}", toolTip=tip)
-        self.copy = CopyButton(lambda: [self._run()], self.bar.attempt)
+        self.copy = CopyButton(lambda: [self._run()], self.bar)
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._lay_out()
         FileDrops(self, self.open_file)

@@ -46,7 +46,7 @@ class TrainingForm(QWidget):
         self._viewer = viewer
         self._model: Model | None = None  # initial model
         self._unusable: RlnError | None = None  # why the chosen one cannot be used
-        self.psf = VolumePicker(viewer, prefer=is_psf)
+        self.psf = VolumePicker(viewer, prefer=is_psf, of_psf=True)
         self.image = VolumePicker(viewer, prefer=is_raw, optional="none: default light and noise")
         self.preset = QComboBox(toolTip=TIPS["preset"])
         self.preset.addItems([*PRESETS])

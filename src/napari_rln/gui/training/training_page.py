@@ -42,7 +42,7 @@ class TrainingPage(QWidget):
         self.pairs = PairPreview(self.form, self.examples, self.bar)
         self.from_file = PsfFromFile(napari_viewer, self.form, self.bar)
         self.interrupted = InterruptedRow()
-        self.copy_button = CopyButton(lambda: [self.form.run()], self.bar.attempt)
+        self.copy_button = CopyButton(lambda: [self.form.run()], self.bar)
         self.tabs = QTabWidget()
         self._drawn: BackgroundJob | None = None  # training on the page
         self._lay_out()

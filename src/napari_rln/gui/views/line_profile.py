@@ -133,7 +133,8 @@ class LineProfile(QWidget):
 
     def _fit_legend(self) -> None:
         """Give the legend the height of its lines, which a splitter does not."""
-        self.legend.setMinimumHeight(self.legend.heightForWidth(self.width()))
+        height = self.legend.heightForWidth(self.width())
+        self.legend.setMinimumHeight(max(height, 0))  # -1 without a text
 
 
 def _breakable(name: str) -> str:
