@@ -455,6 +455,9 @@ def test_a_reference_is_registered_and_compared(dock, idle, pair):
     assert [row.name for row in dock.compare.table.comparison.rows] == [
         "cells", "cells · RLD 10", "confocal · registered",
     ]  # fmt: skip
+    # The reference is no result, whose agreement with the image would mean something.
+    assert "RLD 10" in dock.verdicts.text()
+    assert "registered" not in dock.verdicts.text()
 
 
 def offered(methods):

@@ -61,16 +61,18 @@ def verdicts(
     if raw.chi2 is None or raw.chi2 <= 1:  # a raw image that leaves nothing to explain
         return ()
     left = {row.name: (row.chi2 - 1) / (raw.chi2 - 1) for row in results if row.chi2 is not None}
-    others = left.get(rld) if rld is not None else None
+    best = (rld, left[rld]) if rld is not None and rld in left else None
     return tuple(
-        _verdict(row, left[row.name], None if row.name == rld else others, maybe_too_few)
+        _verdict(row, left[row.name], None if row.name == rld else best, maybe_too_few)
         for row in results
         if row.name in left
     )
 
 
-def _verdict(row: Row, unexplained: float, rld: float | None, maybe_too_few: bool) -> Verdict:
-    """Return the verdict on a result; ``rld`` is what RLD leaves unexplained, if it is another."""
+def _verdict(
+    row: Row, unexplained: float, rld: tuple[str, float] | None, maybe_too_few: bool
+) -> Verdict:
+    """Return the verdict on a result; ``rld`` is name and share of RLD's, if it is another."""
     assert row.chi2 is not None
     quality: Quality = "good"
     share = _percent(unexplained)
@@ -85,17 +87,15 @@ def _verdict(row: Row, unexplained: float, rld: float | None, maybe_too_few: boo
         text = f"explains the image nearly to within its noise: leaves {share} of what raw leaves"
     else:
         text = f"leaves {share} of what the raw image leaves unexplained"
-        quality = "fair"
-        if rld is not None and unexplained > _MORE_THAN_RLD * rld:
-            text += (
-                f", RLD {_percent(rld)}: it may have lost or invented structure, see its residual "
-                "map"
-            )
-            quality = "poor" if unexplained > _MUCH else "fair"
-        elif unexplained > _MUCH:
-            reason = "too few iterations, or the PSF is not exact"
-            text += f": {reason if maybe_too_few else 'the PSF is probably not exact'}"
-            quality = "poor"
+        quality = "poor" if unexplained > _MUCH else "fair"
+        if rld is not None:
+            text += f", {rld[0]} leaves {_percent(rld[1])}"
+        if rld is not None and unexplained > _MORE_THAN_RLD * rld[1]:
+            text += ": it may have lost or invented structure, see its residual map"
+        elif unexplained > _MUCH and not maybe_too_few:
+            text += ": the PSF is probably not exact"
+        elif unexplained > _MUCH and rld is None:
+            text += ": too few iterations, or the PSF is not exact"
     text += f" (\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO} {_number(row.chi2)})"
     scale = row.reblur_scale
     if scale is not None and abs(scale - 1) > _BRIGHTNESS and unexplained < 1:

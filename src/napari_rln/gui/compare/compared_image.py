@@ -17,7 +17,7 @@ from napari_rln.evaluate.verdict import Verdict, verdicts
 from napari_rln.gui.compare.grids import crop_like, on_voxels_of
 from napari_rln.gui.deconvolve.chosen_method import Inputs
 from napari_rln.gui.deconvolve.history import PastRun
-from napari_rln.gui.deconvolve.streams import COMPARED, result_layers
+from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, result_layers
 from napari_rln.gui.jobs import BackgroundJob, Steps, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
 
@@ -110,6 +110,7 @@ class ComparedImage:
         # The volumes that methods share are freed afterwards.
         shared, self.shared = self.shared or Shared(), None
         known = None if truth is None else crop_like(inputs.image, truth)
+        judged = {source.name for source in results if _method_of(source.layer) in RESULTS}
         plain = {source.name for source in results if _is_plain_rld(source.layer)}
         stopped = {source.name for source in results if _stopped_itself(source.layer)}
         states = [_state_of(source.layer) for source in (inputs.image, *results)]
@@ -125,10 +126,17 @@ class ComparedImage:
         def finish(comparison: Comparison) -> None:
             self.comparison, self._states = comparison, states
             rld = _best(comparison, plain)
-            found = verdicts(comparison, rld, maybe_too_few=rld is not None and rld not in stopped)
-            self.verdicts = tuple(
-                dataclasses.replace(each, name=each.name.removeprefix(self.prefix))
-                for each in found
+            too_few = rld is not None and rld not in stopped
+            raw, *others = comparison.rows
+            short = [
+                dataclasses.replace(row, name=row.name.removeprefix(self.prefix))
+                for row in others
+                if row.name in judged
+            ]
+            self.verdicts = verdicts(
+                dataclasses.replace(comparison, rows=(raw, *short)),
+                rld and rld.removeprefix(self.prefix),
+                maybe_too_few=too_few,
             )
             done()
 
@@ -152,6 +160,11 @@ def _best(comparison: Comparison, names: set[str]) -> str | None:
     """Return the one of some results that explains the image best; None without any."""
     rows = [row for row in comparison.rows if row.name in names and row.chi2 is not None]
     return min(rows, key=lambda row: row.chi2 or 0.0).name if rows else None
+
+
+def _method_of(layer: Image) -> str:
+    record = record_of(layer)
+    return "" if record is None else record.method
 
 
 def _is_plain_rld(layer: Image) -> bool:
