@@ -80,6 +80,12 @@ class LayerImage:
         return shape_on(self, voxel_um)
 
     @property
+    def unlabelled(self) -> list[int]:
+        """Lengths of the leading axes without a label."""
+        lengths = zip(self.indices, self.layer.data.shape, strict=False)
+        return [length for label, length in lengths if _has_no_label(label)]
+
+    @property
     def lateral_transform(self) -> dict[str, Any]:
         """Layer options with the same lateral transform, without the z axis."""
         kept = {name: self.transform[name][-2:] for name in ("scale", "units", "translate")}
@@ -200,12 +206,17 @@ def check_kind(layer: Layer) -> None:
 
 
 def _place(label: str, index: int, indices: Collection[str]) -> str:
-    """Return an index on a leading axis in words; napari numbers axes without a label."""
+    """Return an index on a leading axis in words."""
     if label.lower() in CHANNELS:
         return f"channel {index}"
-    if label.lower() in TIMES or (len(indices) == 1 and label.startswith("-")):
+    if label.lower() in TIMES or (len(indices) == 1 and _has_no_label(label)):
         return f"t={index}"
-    return f"axis {label.lstrip('-')}={index}" if label.startswith("-") else f"{label}={index}"
+    return f"axis {label.lstrip('-')}={index}" if _has_no_label(label) else f"{label}={index}"
+
+
+def _has_no_label(label: str) -> bool:
+    """Return whether a label is napari's number of an axis without one."""
+    return label.startswith("-")
 
 
 def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
