@@ -385,7 +385,7 @@ def test_templates_and_dyes_fill_the_form(open_dock, monkeypatch):
 
 
 def test_a_psf_is_dropped_chosen_among_channels_and_saved(
-    open_dock, viewer, settled, tmp_path, monkeypatch
+    open_dock, viewer, settled, tmp_path, monkeypatch, clipboard
 ):
     at = (9.0, 12.0, 12.0)
     volumes = [
@@ -438,6 +438,8 @@ def test_a_psf_is_dropped_chosen_among_channels_and_saved(
     assert "There is a file mine, NA 1.4.ome.tif already; choose it" in dock.bar.message.text()
     save_as("mine, NA 1.4.ome.tif")
     assert "The PSF is in" in dock.bar.message.text()
+    dock.copy.copy_command()
+    assert clipboard.text().startswith(f"napari-rln psf repair '{tmp_path}/mine, NA 1.4.ome.tif'")
     page.path.value = str(tmp_path / "mine, NA 1.4.ome.tif")
     assert not page.parts["channel"].isVisibleTo(page)
 

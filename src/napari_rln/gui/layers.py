@@ -36,6 +36,9 @@ SERIES = "napari-rln series"
 OPTICS = "napari-rln optics"
 """Metadata key of the optics that a layer's file states, as of :meth:`Optics.as_json`."""
 
+SAVED = "napari-rln saved as"
+"""Metadata key of the path of the file that a layer's volume was saved in."""
+
 COMPUTED = "napari-rln computed from the file"
 """Metadata key of a PSF that a run computed for its image; it is not offered for others."""
 
