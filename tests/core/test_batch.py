@@ -142,7 +142,7 @@ def test_one_failure_does_not_stop_the_others_and_a_second_start_does_nothing(fo
     }  # fmt: skip
     rows = list(csv.DictReader((template.folder / REPORT).read_text().splitlines()))
     assert [row["status"] for row in rows] == ["failed", "done", "done", "failed"]
-    assert "cannot be read as TIFF" in rows[0]["error"]
+    assert "is not a TIFF file" in rows[0]["error"]
     assert "all voxels of dark are 0" in rows[3]["error"]
     again = finish(run_batch_iter(items, template.folder, Execution(), prepare=_prepare))
     assert [one.status for one in again] == [

@@ -693,3 +693,22 @@ def test_a_single_plane_is_said_to_stay_blurred_along_z(dock, pair, idle):
     text = dock.bar.warning.text()
     assert text.count("is a single plane") == 1  # for both methods
     assert text.count("cells") == 1
+
+
+def test_axes_without_labels_that_may_not_be_planes_are_warned_of(dock, pair, idle):
+    image, viewer = dock.image.layer, dock.viewer
+    swapped = np.stack([image.data[:11], image.data[11:22]], axis=1)  # Z, C, Y, X
+    layer = viewer.add_image(swapped, name="swapped", scale=(1, *image.scale))
+    layer.units = ("pixel", *image.units)
+    dock.image.layer = layer
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert record_of(viewer.layers[-1]) is not None  # it may be a time series: not refused
+    text = dock.bar.warning.text()
+    assert text.count("taken as 11 time points of 2 planes each") == 1  # for both methods
+    assert "File > Open with Plugin" in text
+
+    layer.axis_labels = ("t", "z", "y", "x")
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert not dock.bar.warning.text()

@@ -93,6 +93,23 @@ def test_removing_the_image_while_it_is_deconvolved_leaves_its_result(open_dock,
     page.compare.side_by_side.setChecked(True)
 
 
+def test_a_network_is_trained_on_the_psf_that_is_chosen_to_deconvolve(open_dock, viewer):
+    small(viewer)
+    raw = viewer.layers["psf"]
+    prepared = viewer.add_image(raw.data, name="psf prepared", scale=raw.scale, units=UM)
+    prepared.visible = False  # as one that the page PSF makes
+    _, page = open_dock("Deconvolve")
+    page.psf.suggest(prepared)
+    _, training = open_dock("Train")
+    assert training.form.psf.layer == prepared
+    page.psf.layer = raw
+    assert training.form.psf.layer == raw
+    training.form.psf.layer = prepared  # by hand
+    page.psf.layer = None
+    page.psf.layer = raw
+    assert training.form.psf.layer == prepared
+
+
 def test_keys_are_given_back(viewer, qtbot):
     def own(viewer):
         pass

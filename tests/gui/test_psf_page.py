@@ -256,7 +256,10 @@ def test_the_form_fills_itself_from_the_file_and_remembers_edits(open_dock, view
     fields["depth_um"].value = 3.0
     plain = cells("plain")
     assert fields["na"].value == 1.4  # nothing changes without optics
-    assert not page.source.isVisibleTo(page)
+    assert page.source.isVisibleTo(page)
+    words = "Assumed, as no file states them: widefield, NA 1.4, immersion index 1.515"
+    assert words in page.source.text()
+    assert marked(page.form) == (set(), {"modality", "na", "wavelength_um", "immersion_index"})
 
     filled = cells("filled", OPTICS_OF_FILE)
     dock.image.layer = filled
@@ -281,6 +284,8 @@ def test_the_form_fills_itself_from_the_file_and_remembers_edits(open_dock, view
     assert (fields["na"].value, marked(page.form)[0]) == (1.3, stated)
     dock.image.layer = plain
     assert fields["na"].value == 1.1
+    assert not marked(page.form)[1]  # the user has confirmed them
+    assert not page.source.isVisibleTo(page)
 
     fields["na"].value = 1.25
     qtbot.waitUntil(lambda: not page._timer.isActive())
@@ -385,7 +390,7 @@ def test_templates_and_dyes_fill_the_form(open_dock, monkeypatch):
 
 
 def test_a_psf_is_dropped_chosen_among_channels_and_saved(
-    open_dock, viewer, settled, tmp_path, monkeypatch
+    open_dock, viewer, settled, tmp_path, monkeypatch, clipboard
 ):
     at = (9.0, 12.0, 12.0)
     volumes = [
@@ -438,6 +443,8 @@ def test_a_psf_is_dropped_chosen_among_channels_and_saved(
     assert "There is a file mine, NA 1.4.ome.tif already; choose it" in dock.bar.message.text()
     save_as("mine, NA 1.4.ome.tif")
     assert "The PSF is in" in dock.bar.message.text()
+    dock.copy.copy_command()
+    assert clipboard.text().startswith(f"napari-rln psf repair '{tmp_path}/mine, NA 1.4.ome.tif'")
     page.path.value = str(tmp_path / "mine, NA 1.4.ome.tif")
     assert not page.parts["channel"].isVisibleTo(page)
 

@@ -117,6 +117,7 @@ class Dock(QWidget):
         if title == TRAIN:
             page = module.TrainingPage(self._viewer)
             page.use_requested.connect(self._use_model)
+            page.form.psf.suggest_from(self.page(DECONVOLVE).psf)
             return page
         if title == DECONVOLVE:
             page = module.DeconvolvePage(self._viewer)

@@ -6,7 +6,7 @@ from napari.layers import Layer
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.job import PsfFile
-from napari_rln.gui.layers import CHANNEL, CHANNELS, SERIES, TIMES, LayerImage
+from napari_rln.gui.layers import CHANNEL, CHANNELS, SAVED, SERIES, TIMES, LayerImage
 from napari_rln.io.image import ImageFile
 
 
@@ -40,7 +40,8 @@ def psf_file(psf: LayerImage, *, repair: bool) -> PsfFile:
 
     Raises :class:`RlnError` if it is one of several volumes of a layer.
     """
-    if psf.indices or CHANNEL in psf.layer.metadata:
+    facts = psf.layer.metadata
+    if psf.indices or (CHANNEL in facts and SAVED not in facts):
         raise RlnError(
             f"{psf.name} is one of several volumes in its file; a job reads a PSF from a file of "
             "its own: save it first."
@@ -50,7 +51,9 @@ def psf_file(psf: LayerImage, *, repair: bool) -> PsfFile:
 
 
 def path_of(layer: Layer) -> Path:
-    """Return the file that a layer was read from; without one, a file name for the layer."""
+    """Return the file that a layer was saved in or read from, or else a file name for it."""
+    if SAVED in layer.metadata:
+        return Path(layer.metadata[SAVED])
     if layer.source.path:
         return Path(layer.source.path)
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data

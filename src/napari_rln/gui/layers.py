@@ -36,6 +36,9 @@ SERIES = "napari-rln series"
 OPTICS = "napari-rln optics"
 """Metadata key of the optics that a layer's file states, as of :meth:`Optics.as_json`."""
 
+SAVED = "napari-rln saved as"
+"""Metadata key of the path of the file that a layer's volume was saved in."""
+
 COMPUTED = "napari-rln computed from the file"
 """Metadata key of a PSF that a run computed for its image; it is not offered for others."""
 
@@ -78,6 +81,12 @@ class LayerImage:
     def shape_on(self, voxel_um: VoxelUm) -> Shape:
         """Return the number of voxels (z, y, x) after resampling to a voxel size."""
         return shape_on(self, voxel_um)
+
+    @property
+    def unlabelled(self) -> list[int]:
+        """Lengths of the leading axes without a label."""
+        lengths = zip(self.indices, self.layer.data.shape, strict=False)
+        return [length for label, length in lengths if _has_no_label(label)]
 
     @property
     def lateral_transform(self) -> dict[str, Any]:
@@ -200,12 +209,17 @@ def check_kind(layer: Layer) -> None:
 
 
 def _place(label: str, index: int, indices: Collection[str]) -> str:
-    """Return an index on a leading axis in words; napari numbers axes without a label."""
+    """Return an index on a leading axis in words."""
     if label.lower() in CHANNELS:
         return f"channel {index}"
-    if label.lower() in TIMES or (len(indices) == 1 and label.startswith("-")):
+    if label.lower() in TIMES or (len(indices) == 1 and _has_no_label(label)):
         return f"t={index}"
-    return f"axis {label.lstrip('-')}={index}" if label.startswith("-") else f"{label}={index}"
+    return f"axis {label.lstrip('-')}={index}" if _has_no_label(label) else f"{label}={index}"
+
+
+def _has_no_label(label: str) -> bool:
+    """Return whether a label is napari's number of an axis without one."""
+    return label.startswith("-")
 
 
 def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:

@@ -75,6 +75,7 @@ class LayerPicker(QWidget):
         self._prefer = prefer or (lambda layer: not optional)
         self._known: WeakSet[Layer] = WeakSet()
         self._by_hand = False
+        self._other: LayerPicker | None = None  # whose layer is suggested
         self._combo = create_widget(
             annotation=Layer, options={"choices": self._choices, "nullable": True}
         )
@@ -122,6 +123,15 @@ class LayerPicker(QWidget):
             self._by_hand = False
             self._combo.value = layer
 
+    def suggest_from(self, other: "LayerPicker") -> None:
+        """Suggest what another picker has, now and whenever it changes, as :meth:`suggest` does.
+
+        Not where the user has chosen a layer here, and not none.
+        """
+        self._other = other
+        other.changed.connect(self._suggest_other)
+        self._suggest_other()
+
     def source(self, name: str) -> LayerImage:
         """Return the chosen volume, not read yet.
 
@@ -133,6 +143,10 @@ class LayerPicker(QWidget):
                 f"choose {name}: open a stack in napari, then pick its layer.", self.box
             )
         return source_of(self.layer, self._viewer.dims.point)
+
+    def _suggest_other(self) -> None:
+        if self._other is not None and self._other.layer is not None and not self._by_hand:
+            self.suggest(self._other.layer)
 
     def _choices(self, combo: object) -> list[Layer]:
         return [layer for layer in self._viewer.layers if self._accept(layer)]

@@ -71,6 +71,11 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
     except Exception as error:  # a damaged file can make the parser raise anything
         if "keyframe" in str(error):
             raise _mixed(path.name) from error
+        if "not a TIFF" in str(error):
+            raise RlnError(
+                f"{path.name} is not a TIFF file, though it is named like one; copy it again, or "
+                "export the image as TIFF from the program that made it."
+            ) from error
         raise RlnError(
             f"{path.name} cannot be read as TIFF ({error}); it may be cut short or of another "
             "format: open and save it again in Fiji."

@@ -32,6 +32,12 @@ _ONE_PLANE = (
     "{}: it is a single plane, which cannot be deconvolved along z: light from other depths stays "
     "in it. Open the whole stack where there is one."
 )
+_FEW_PLANES = 5  # a volume of fewer may be one of channels or time points, taken as planes
+_AXES = (
+    "{}: its axes, {}, have no labels, so it is taken as {} time points of {} each. If these are "
+    "not its planes, open the file with Richardson-Lucy Network (File > Open with Plugin), which "
+    "reads the order of the axes, or move the axis z before y and x."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +150,12 @@ class Inputs:
         if isinstance(self.psf, LayerImage):
             check_psf_memory(self.psf, self.image, method, memory_gb)
 
-    def warn_of_plane(self, shared: Shared) -> None:
-        """Warn if the image is a single plane, once for all methods."""
+    def warn_of_planes(self, shared: Shared) -> None:
+        """Warn of a single plane, or of other axes taken as planes, once for all methods."""
         image = self.image
-        if image.shape[0] == 1:
-            shared.cached(("warned", image.key), lambda: warn(_ONE_PLANE.format(image.name)))
+        text = _other_axes(image) or (_ONE_PLANE.format(image.name) if image.shape[0] == 1 else "")
+        if text:
+            shared.cached(("warned", image.key), lambda: warn(text))
 
     def fitted_psf(self, image: Volume, shared: Shared) -> Volume | None:
         """Return the PSF on the image's voxels, fitted once for all methods."""
@@ -175,7 +182,7 @@ class Inputs:
         yield Update(Progress(activity="reading the image"))
         image = check_image(self.image.read(), chosen.method.negatives)
         hashes["image"] = image.hash
-        self.warn_of_plane(shared)
+        self.warn_of_planes(shared)
         if isinstance(self.psf, StatedPsf) and not self.psf.is_computed:
             yield Update(Progress(activity="computing the PSF"))
             yield from interruptible(self.psf.read)
@@ -186,6 +193,16 @@ class Inputs:
         yield Update(Progress(activity="measuring background and noise"))
         steps = deconvolve_iter(image, psf, chosen.method, tile=chosen.tile, shared=shared)
         return (yield from chosen.updates(steps, image.shape))
+
+
+def _other_axes(image: LayerImage) -> str:
+    """Return how axes without labels are taken, where that may be wrong; else nothing."""
+    lengths, times = image.layer.data.shape, image.unlabelled
+    if not times or lengths[-3] >= min(_FEW_PLANES, max(times)):
+        return ""
+    each = f"{lengths[-3]} plane{'s' * (lengths[-3] > 1)}"
+    stored, points = (" \N{MULTIPLICATION SIGN} ".join(map(str, n)) for n in (lengths, times))
+    return _AXES.format(image.name, stored, points, each)
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ class DiskRun:
 
         self.inputs.check_psf_memory(self.chosen.method, self.execution.memory_gb)
         out, image = self.output.path, self.inputs.image
-        self.inputs.warn_of_plane(self.shared)
+        self.inputs.warn_of_planes(self.shared)
         file = file_of(image) or (yield from _copy_to_disk(image, out.parent))
         folder = RunFolder(out.absolute())
         is_plane, preview = image.data.ndim == 2, None

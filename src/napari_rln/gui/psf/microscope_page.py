@@ -31,6 +31,7 @@ from napari_rln.gui.theme import NOTE, WARNING
 from napari_rln.psf.dyes import Dye
 from napari_rln.psf.from_optics import CompletedOptics, sources_of
 from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.optics import as_words
 from napari_rln.psf.templates import OPTICS, MicroscopeTemplate
 
 _OPTICS = ("na", "immersion_index", "sample_index", "wavelength_um", "depth_um")
@@ -43,13 +44,15 @@ _ROWS = {
 }
 _SHOWN = {*chain(*_ROWS.values())}
 _TOP = ("modality", *(f.name for f in dataclasses.fields(MicroscopeSettings) if f.name in _SHOWN))
+# Settings whose defaults are pointed out; the others rarely matter, or are asked for.
+_ASKED = ("modality", "na", "immersion_index", "wavelength_um", "pinhole_au", "sheet_fwhm_um")
 _STATED = (
     f'<span style="color: {NOTE}">\N{BLACK CIRCLE}</span>',
     "From the file. Type another value if it is wrong.",
 )
 _ASSUMED = (
     f'<span style="color: {WARNING}">\N{WHITE CIRCLE}</span>',
-    "Assumed, as the file does not state it. Check it.",
+    "Assumed, as no file states it. Check it.",
 )
 _AGAIN = f' <a href="fill" style="color: {NOTE}">Use these again</a>'
 _PLAIN = as_dict(MicroscopeSettings())
@@ -259,17 +262,20 @@ class MicroscopePage(QWidget):
         self.templates.show_optics({name: shown[name] for name in OPTICS})
         self._show_dye(self.dyes.dye)
         file = self._file
-        kinds = () if file is None else ((file.stated, _STATED), (file.assumed, _ASSUMED))
+        names = [name for name in ("modality", *_ROWS[modality]) if name in _ASKED]
+        plain = {name: shown[name] for name in names if not self._is_given(name)}
+        stated, assumed = ({}, plain) if file is None else (file.stated, file.assumed)
         marks = {
             name: mark
-            for values, mark in kinds
+            for values, mark in ((stated, _STATED), (assumed, _ASSUMED))
             for name, value in values.items()
             if _same(shown[name], value)
         }
         self.form.mark(marks)
         differs = file is not None and len(marks) < len(file.settings)
-        self.source.setText("" if file is None else file.text + (_AGAIN if differs else ""))
-        self.source.setVisible(file is not None)
+        text = _defaults_text(as_words(assumed)) if file is None else file.text
+        self.source.setText(text + (_AGAIN if differs else ""))
+        self.source.setVisible(bool(text))
 
     def _value(self, name: str) -> Any:
         """Return the value of a field; None if it is invalid."""
@@ -290,6 +296,11 @@ def name_of(settings: MicroscopeSettings) -> str:
     if settings.modality == "gaussian":
         return "PSF gaussian"
     return f"PSF {settings.modality} NA {settings.na:g}"
+
+
+def _defaults_text(values: str) -> str:
+    """Return that settings of the form are defaults; empty if there are none."""
+    return f"Assumed, as no file states them: {values}. Check or type them." if values else ""
 
 
 def _key_of(layer: Layer) -> str:

@@ -28,7 +28,7 @@ from napari_rln.gui.forms import with_labels
 from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layer_jobs import path_of
-from napari_rln.gui.layers import is_image, is_psf, is_raw, layer_data, record_of
+from napari_rln.gui.layers import SAVED, is_image, is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.layouts import PAGE_MARGIN, ScrollArea, StackedPages, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import BeadsPage
@@ -198,8 +198,12 @@ class PsfPage(QWidget):
                 "type another name."
             )
         steps = one_step("writing", lambda: write(psf.read(), path, replace=replace))
-        note = f"The PSF is in {path}."
-        self.jobs.add(BackgroundJob(f"Saving {path.name}", steps, key=path, end_note=note))
+
+        def remember(_: object) -> None:
+            psf.layer.metadata[SAVED] = str(path)  # which a copied command then reads
+
+        title, note = f"Saving {path.name}", f"The PSF is in {path}."
+        self.jobs.add(BackgroundJob(title, steps, key=path, done=remember, end_note=note))
 
     def open_file(self, path: Path) -> None:
         """Go to the tab of files, and open one as a PSF."""
