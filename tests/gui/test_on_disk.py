@@ -366,6 +366,29 @@ def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     assert record_of(dock.viewer.layers[-1]).method == "rld"
 
 
+def test_a_batch_with_other_settings_replaces_its_results_if_the_window_says_so(
+    dock, idle, image, tmp_path
+):
+    write(image.with_data(image.data[:, :40, :40]), tmp_path / "one.ome.tif")
+    batch = dock.windows.batch
+    batch.add(str(tmp_path / "one.ome.tif"))
+    batch.folder.line.setText(str(tmp_path))
+
+    def state(iterations):
+        dock.methods.rows[0].form.fields["iterations"].value = iterations
+        batch.bar.run_button.click()
+        idle(dock.jobs)
+        return batch.table.item(0, 3).text()
+
+    assert state(3).startswith("done, ")
+    assert batch.options.fields["overwrite"].label in state(4)
+    batch.options.fields["overwrite"].value = True
+    assert state(4).startswith("done, ")
+    batch.table.selectRow(0)
+    batch.open_selected()
+    assert record_of(dock.viewer.layers[-1]).settings["iterations"] == 4
+
+
 def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, image, tmp_path):
     small = image.with_data(image.data[:, :40, :40])
     write(small, tmp_path / "one.ome.tif")
@@ -377,7 +400,7 @@ def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, im
     batch = dock.windows.batch
     batch.add(str(table))
     batch.folder.line.setText(str(tmp_path))
-    batch.ending.setCurrentText("OME-TIFF")
+    batch.options.fields["ending"].value = "ome.tif"
     batch.bar.run_button.click()
     idle(dock.jobs, 120)
     said = [batch.table.item(row, 3).text() for row in range(batch.table.rowCount())]
