@@ -8,6 +8,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 
 from napari_rln import samples
 from napari_rln.core.errors import RlnError
@@ -387,6 +388,28 @@ def test_a_batch_with_other_settings_replaces_its_results_if_the_window_says_so(
     batch.table.selectRow(0)
     batch.open_selected()
     assert record_of(dock.viewer.layers[-1]).settings["iterations"] == 4
+
+
+def test_a_batch_goes_on_with_an_image_cut_short_if_the_window_says_so(dock, idle, image, tmp_path):
+    cut = tmp_path / "cut.tif"
+    planes = image.data[:, :40, :40].astype(np.uint16)
+    resolution = {"resolution": (10, 10), "metadata": {"axes": "ZYX", "spacing": 0.1, "unit": "um"}}
+    tifffile.imwrite(cut, planes, imagej=True, **resolution)
+    cut.write_bytes(cut.read_bytes()[: -planes.nbytes // 2])
+    batch = dock.windows.batch
+    batch.add(str(cut))
+    batch.folder.line.setText(str(tmp_path))
+    batch.bar.run_button.click()
+    idle(dock.jobs)
+    missing = batch.options.fields["missing"]
+    said = batch.table.item(0, 3).text()
+    choices = [missing.native.itemText(i) for i in range(missing.native.count())]
+    assert all(f"{missing.label}: {choice}" in said for choice in choices[1:])
+    missing.value = "mask"
+    batch.bar.run_button.click()
+    idle(dock.jobs)
+    assert batch.table.item(0, 3).text().startswith("done, ")
+    assert image_levels(tmp_path / "rld" / "cut-rld.ome.zarr")[0].shape == (4, 40, 40)
 
 
 def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, image, tmp_path):

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 _FORMATS = {"ome.zarr": "OME-Zarr", "ome.tif": "OME-TIFF"}
 _FILES = "Images and tables (*.tif *.tiff *.lsm *.czi *.lif *.nd2 *.oib *.oif *.csv);;All files (*)"
+_MISSING = {"error": "refuse the image", "mask": "leave out", "zero": "take as zeros"}
 _COLUMNS = ("Image", "Method", "Progress", "State")
 _STATE = 3
 _WINDOW = "batch"  # shows the progress of these jobs, instead of the dock
@@ -73,6 +74,10 @@ class BatchOptions:
     ----------
     ending
         File format of the results. Choose ``ome.tif`` for programs that do not read OME-Zarr.
+    missing
+        What becomes of an image that lacks planes or chunks, since its copy or acquisition ended
+        early: ``mask`` takes them as not measured, ``zero`` as measured zeros. Copy it again, where
+        you can.
     overwrite
         Replace existing results, such as those with another number of iterations. Tick it only if
         they are not needed any more.
@@ -81,6 +86,9 @@ class BatchOptions:
     ending: Annotated[Literal["ome.zarr", "ome.tif"], {"label": "Format", "words": _FORMATS}] = (
         "ome.zarr"
     )
+    missing: Annotated[
+        Literal["error", "mask", "zero"], {"label": "Missing parts", "words": _MISSING}
+    ] = "error"
     overwrite: Overwrite = False
 
 
@@ -101,7 +109,7 @@ class BatchWindow(QDialog):
         extended = QAbstractItemView.SelectionMode.ExtendedSelection
         self.inputs = QListWidget(selectionMode=extended, toolTip=tip)
         self.folder = FolderField()
-        self.options = Form(BatchOptions, top=("ending", "overwrite"))
+        self.options = Form(BatchOptions, top=("ending", "missing", "overwrite"))
         self.table = QTableWidget(0, len(_COLUMNS))
         self.table.setHorizontalHeaderLabels(_COLUMNS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
@@ -279,7 +287,7 @@ def _batch(
         target = folder / mark
         target.mkdir(exist_ok=True)
         job = DeconvolutionJob(
-            image=ImageFile(path=str(target)),
+            image=ImageFile(path=str(target), missing=options.missing),
             methods=(chosen.method,),
             output=output.at(target),
             execution=task.execution,
