@@ -367,6 +367,24 @@ def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     assert record_of(dock.viewer.layers[-1]).method == "rld"
 
 
+def test_the_page_shows_a_batch_whose_window_was_closed(dock, idle, image, tmp_path):
+    write(image.with_data(image.data[:, :40, :40]), tmp_path / "one.ome.tif")
+    (tmp_path / "broken.tif").write_bytes(b"no image")
+    dock.windows.batch_button.click()
+    batch = dock.windows.batch
+    batch.inputs.clear()
+    batch.add(str(tmp_path / "broken.tif"), str(tmp_path / "one.ome.tif"))
+    batch.folder.line.setText(str(tmp_path))
+    said = []
+    dock.jobs.reported.connect(lambda job, update: said.append(dock.bar.message.text()))
+    batch.bar.run_button.click()
+    batch.close()
+    idle(dock.jobs)
+    assert any(text.startswith("Batch RLD: 2 of 2, one.ome.tif: ") for text in said)
+    assert dock.bar.message.text() == batch.bar.message.text()
+    assert "1 of 2 images failed; their rows in the window Batch" in dock.bar.message.text()
+
+
 def test_a_batch_with_other_settings_replaces_its_results_if_the_window_says_so(
     dock, idle, image, tmp_path
 ):

@@ -46,12 +46,14 @@ from napari_rln.psf.from_optics import GivenOptics
 if TYPE_CHECKING:
     from napari_rln.engine.reports import BatchItem, ItemOutcome
 
+BATCH = "batch"
+"""Shows the progress of these jobs, as the page Deconvolve does."""
+
 _FORMATS = {"ome.zarr": "OME-Zarr", "ome.tif": "OME-TIFF"}
 _FILES = "Images and tables (*.tif *.tiff *.lsm *.czi *.lif *.nd2 *.oib *.oif *.csv);;All files (*)"
 _MISSING = {"error": "refuse the image", "mask": "leave out", "zero": "take as zeros"}
 _COLUMNS = ("Image", "Method", "Progress", "State")
 _STATE = 3
-_WINDOW = "batch"  # shows the progress of these jobs, instead of the dock
 _OPEN = Qt.ItemDataRole.UserRole  # data role of a row's state: whether it is unfinished
 
 
@@ -118,7 +120,7 @@ class BatchWindow(QDialog):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
-        self.bar = RunBar(jobs, self.run, label="Run batch", window=_WINDOW)
+        self.bar = RunBar(jobs, self.run, label="Run batch", window=BATCH)
         self._rows: dict[Path, int] = {}  # by path of the result
         self._methods: dict[BackgroundJob, ChosenMethod] = {}
         self._lay_out()
@@ -155,7 +157,7 @@ class BatchWindow(QDialog):
                 ),
                 cancel_note=f"finished results are kept, and Run batch {again}",
                 end_note=f"Finished: the results of {method.name} are in {folder}.",
-                window=_WINDOW,
+                window=BATCH,
             )
             jobs[job] = method
         if not self._methods:  # else the rows are of a running batch
@@ -331,7 +333,10 @@ def _batch(
     )
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
-        raise RlnError(f"{len(failed)} of {len(outcomes)} images failed; read why in their rows.")
+        raise RlnError(
+            f"{len(failed)} of {len(outcomes)} images failed; their rows in the window Batch say "
+            "why."
+        )
     return outcomes
 
 
