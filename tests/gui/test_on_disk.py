@@ -22,6 +22,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task
+from napari_rln.gui.compare.words import COMPARING
 from napari_rln.gui.deconvolve import region
 from napari_rln.gui.deconvolve.ondisk import Written, file_of
 from napari_rln.gui.deconvolve.result_destination import IN_MEMORY, ON_DISK, file_name
@@ -238,6 +239,31 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert "holds another image" in dock.bar.message.text()
+
+
+def test_the_page_says_at_once_that_a_result_is_compared(dock, idle, in_step):
+    in_step(dock.jobs)
+    said = []
+
+    def follow(job, *_):
+        if job.window == "compare":
+            said.append(dock.verdicts.text())
+
+    dock.jobs.reported.connect(follow)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert said
+    assert set(said) == {COMPARING}
+    assert "RLD" in dock.verdicts.text()
+
+    def cancel(job, update):
+        if job.window == "compare":
+            dock.jobs.cancel()
+
+    dock.jobs.reported.connect(cancel)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert dock.verdicts.text() == ""
 
 
 def test_a_result_that_replaces_another_has_its_name(dock, idle):
