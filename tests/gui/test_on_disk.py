@@ -298,6 +298,10 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
     dock.destination.folder.line.setText(str(tmp_path / "absent"))
     dock.bar.run_button.click()
     assert "no folder" in dock.bar.message.text()
+    (tmp_path / "file").touch()
+    dock.destination.folder.line.setText(str(tmp_path / "file"))
+    dock.bar.run_button.click()
+    assert "is a file, where a folder is needed" in dock.bar.message.text()
     dock.destination.folder.line.setText(str(tmp_path))
     dock.image.layer = dock.viewer.layers[0]
     dock.image.layer = layer
