@@ -199,6 +199,7 @@ def test_a_cancelled_run_is_continued(dock, idle, in_step, tmp_path):
     assert "finished parts of tissue RLD.ome.zarr are kept" in dock.bar.message.text()
     assert dock.compare.layers() == []
     assert all("RLD" not in layer.name for layer in dock.viewer.layers)
+    assert dock.viewer.layers.selection.active == dock.image.layer  # napari shows its controls
     finished = RunFolder(tmp_path / "tissue RLD.ome.zarr").finished()
     assert any(key.level == 0 for key in finished)
     dock.jobs.reported.disconnect(cancel)
