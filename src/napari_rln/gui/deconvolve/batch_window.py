@@ -78,8 +78,7 @@ class BatchOptions:
         File format of the results. Choose ``ome.tif`` for programs that do not read OME-Zarr.
     missing
         What becomes of an image that lacks planes or chunks, since its copy or acquisition ended
-        early: ``mask`` takes them as not measured, ``zero`` as measured zeros. Copy it again, where
-        you can.
+        early. Choose ``mask`` where they were not measured, ``zero`` where they are zeros.
     overwrite
         Replace existing results, such as those with another number of iterations. Tick it only if
         they are not needed any more.
