@@ -62,6 +62,7 @@ def test_places_where_no_file_can_be_are_said(tmp_path):
     (tmp_path / "file").write_text("")
     for path, message in (
         (tmp_path / "none" / "a.tif", "no folder"),
+        (tmp_path / "file" / "a.tif", "is a file, where a folder"),
         (tmp_path / "folder.tif", "is a folder"),
         (tmp_path / ("n" * 240 + ".tif"), "244 bytes"),
         (tmp_path / ("\N{GREEK SMALL LETTER MU}" * 120 + ".tif"), "244 bytes"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 
 from napari_rln import samples
 from napari_rln.core.errors import RlnError
@@ -21,6 +22,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task
+from napari_rln.gui.compare.words import COMPARING
 from napari_rln.gui.deconvolve import region
 from napari_rln.gui.deconvolve.ondisk import Written, file_of
 from napari_rln.gui.deconvolve.result_destination import IN_MEMORY, ON_DISK, file_name
@@ -197,6 +199,7 @@ def test_a_cancelled_run_is_continued(dock, idle, in_step, tmp_path):
     assert "finished parts of tissue RLD.ome.zarr are kept" in dock.bar.message.text()
     assert dock.compare.layers() == []
     assert all("RLD" not in layer.name for layer in dock.viewer.layers)
+    assert dock.viewer.layers.selection.active == dock.image.layer  # napari shows its controls
     finished = RunFolder(tmp_path / "tissue RLD.ome.zarr").finished()
     assert any(key.level == 0 for key in finished)
     dock.jobs.reported.disconnect(cancel)
@@ -239,6 +242,31 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     assert "holds another image" in dock.bar.message.text()
 
 
+def test_the_page_says_at_once_that_a_result_is_compared(dock, idle, in_step):
+    in_step(dock.jobs)
+    said = []
+
+    def follow(job, *_):
+        if job.window == "compare":
+            said.append(dock.verdicts.text())
+
+    dock.jobs.reported.connect(follow)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert said
+    assert set(said) == {COMPARING}
+    assert "RLD" in dock.verdicts.text()
+
+    def cancel(job, update):
+        if job.window == "compare":
+            dock.jobs.cancel()
+
+    dock.jobs.reported.connect(cancel)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert dock.verdicts.text() == ""
+
+
 def test_a_result_that_replaces_another_has_its_name(dock, idle):
     dock.destination.format.fields["overwrite"].value = True
     for iterations in (3, 4):
@@ -271,6 +299,10 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
     dock.destination.folder.line.setText(str(tmp_path / "absent"))
     dock.bar.run_button.click()
     assert "no folder" in dock.bar.message.text()
+    (tmp_path / "file").touch()
+    dock.destination.folder.line.setText(str(tmp_path / "file"))
+    dock.bar.run_button.click()
+    assert "is a file, where a folder is needed" in dock.bar.message.text()
     dock.destination.folder.line.setText(str(tmp_path))
     dock.image.layer = dock.viewer.layers[0]
     dock.image.layer = layer
@@ -366,6 +398,69 @@ def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     assert record_of(dock.viewer.layers[-1]).method == "rld"
 
 
+def test_the_page_shows_a_batch_whose_window_was_closed(dock, idle, image, tmp_path):
+    write(image.with_data(image.data[:, :40, :40]), tmp_path / "one.ome.tif")
+    (tmp_path / "broken.tif").write_bytes(b"no image")
+    dock.windows.batch_button.click()
+    batch = dock.windows.batch
+    batch.inputs.clear()
+    batch.add(str(tmp_path / "broken.tif"), str(tmp_path / "one.ome.tif"))
+    batch.folder.line.setText(str(tmp_path))
+    said = []
+    dock.jobs.reported.connect(lambda job, update: said.append(dock.bar.message.text()))
+    batch.bar.run_button.click()
+    batch.close()
+    idle(dock.jobs)
+    assert any(text.startswith("Batch RLD: 2 of 2, one.ome.tif: ") for text in said)
+    assert dock.bar.message.text() == batch.bar.message.text()
+    assert "1 of 2 images failed; their rows in the window Batch" in dock.bar.message.text()
+
+
+def test_a_batch_with_other_settings_replaces_its_results_if_the_window_says_so(
+    dock, idle, image, tmp_path
+):
+    write(image.with_data(image.data[:, :40, :40]), tmp_path / "one.ome.tif")
+    batch = dock.windows.batch
+    batch.add(str(tmp_path / "one.ome.tif"))
+    batch.folder.line.setText(str(tmp_path))
+
+    def state(iterations):
+        dock.methods.rows[0].form.fields["iterations"].value = iterations
+        batch.bar.run_button.click()
+        idle(dock.jobs)
+        return batch.table.item(0, 3).text()
+
+    assert state(3).startswith("done, ")
+    assert batch.options.fields["overwrite"].label in state(4)
+    batch.options.fields["overwrite"].value = True
+    assert state(4).startswith("done, ")
+    batch.table.selectRow(0)
+    batch.open_selected()
+    assert record_of(dock.viewer.layers[-1]).settings["iterations"] == 4
+
+
+def test_a_batch_goes_on_with_an_image_cut_short_if_the_window_says_so(dock, idle, image, tmp_path):
+    cut = tmp_path / "cut.tif"
+    planes = image.data[:, :40, :40].astype(np.uint16)
+    resolution = {"resolution": (10, 10), "metadata": {"axes": "ZYX", "spacing": 0.1, "unit": "um"}}
+    tifffile.imwrite(cut, planes, imagej=True, **resolution)
+    cut.write_bytes(cut.read_bytes()[: -planes.nbytes // 2])
+    batch = dock.windows.batch
+    batch.add(str(cut))
+    batch.folder.line.setText(str(tmp_path))
+    batch.bar.run_button.click()
+    idle(dock.jobs)
+    missing = batch.options.fields["missing"]
+    said = batch.table.item(0, 3).text()
+    choices = [missing.native.itemText(i) for i in range(missing.native.count())]
+    assert all(f"{missing.label}: {choice}" in said for choice in choices[1:])
+    missing.value = "mask"
+    batch.bar.run_button.click()
+    idle(dock.jobs)
+    assert batch.table.item(0, 3).text().startswith("done, ")
+    assert image_levels(tmp_path / "rld" / "cut-rld.ome.zarr")[0].shape == (4, 40, 40)
+
+
 def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, image, tmp_path):
     small = image.with_data(image.data[:, :40, :40])
     write(small, tmp_path / "one.ome.tif")
@@ -377,7 +472,7 @@ def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, im
     batch = dock.windows.batch
     batch.add(str(table))
     batch.folder.line.setText(str(tmp_path))
-    batch.ending.setCurrentText("OME-TIFF")
+    batch.options.fields["ending"].value = "ome.tif"
     batch.bar.run_button.click()
     idle(dock.jobs, 120)
     said = [batch.table.item(row, 3).text() for row in range(batch.table.rowCount())]

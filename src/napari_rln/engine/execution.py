@@ -17,6 +17,9 @@ _BIT_DEPTHS = {
     "uint8": "8-bit (rounded)",
 }
 
+Overwrite = Annotated[bool, {"label": "Replace an existing result"}]
+"""Whether a result replaces an existing one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFormat:
@@ -36,7 +39,7 @@ class OutputFormat:
 
     dtype: Annotated[OutputType, {"label": "Bit depth", "words": _BIT_DEPTHS}] = "float32"
     ome_zarr: Annotated[Version, {"label": "OME-Zarr version"}] = "0.5"
-    overwrite: Annotated[bool, {"label": "Replace an existing result"}] = False
+    overwrite: Overwrite = False
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -75,7 +75,8 @@ def progress_of(report: AnyReport) -> Progress:
         if report.inner is None:
             return Progress(activity="images", done=report.done, total=report.total)
         inner = progress_of(report.inner)
-        return replace(inner, activity=f"{report.item.label}: {inner.activity}")
+        which = f"{report.done + 1} of {report.total}, {report.item.label}"
+        return replace(inner, activity=f"{which}: {inner.activity}")
     if isinstance(report, OwnProgress):
         return report.progress()
     activity = _ACTIVITIES[report.phase]

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import napari
 from qtpy.QtCore import QCoreApplication, QEvent, Qt
@@ -35,7 +35,8 @@ _MIN_PHASE_S = 1.0  # time in a phase before the time left is estimated
 class RunBar(QWidget):
     """Buttons and progress of a dock's jobs, or of those of one ``window``.
 
-    The button with the ``label`` calls ``run``, which adds jobs; its :class:`RlnError` is shown.
+    It shows those of ``others`` too, windows that the user may close. The button with the ``label``
+    calls ``run``, which adds jobs; its :class:`RlnError` is shown.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class RunBar(QWidget):
         label: str = "Run",
         can_pause: bool = False,
         window: str = "",
+        others: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self._jobs, self._run, self._label, self._window = jobs, run, label, window
+        self._jobs, self._run, self._label = jobs, run, label
+        self._windows = {window, *others}
         self._can_pause = can_pause
         self._details = ""
         self._failure = ""  # the failure that the message shows
@@ -183,14 +186,14 @@ class RunBar(QWidget):
                 self.show_message("waiting for the last step of the cancelled job")
         elif not self._phase:
             assert self._jobs.running is not None
-            if self._jobs.running.window == self._window:
+            if self._jobs.running.window in self._windows:
                 self._show_of(self._jobs.running, "starting")
-            elif any(job.window == self._window for job in self._jobs.waiting):
+            elif any(job.window in self._windows for job in self._jobs.waiting):
                 self.show_message(f"waiting for {self._jobs.running.title}")
             self._show_count(0, 0)
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
-        if not update.due or job.window != self._window:
+        if not update.due or job.window not in self._windows:
             return
         progress = update.progress
         if progress.activity != self._phase:
@@ -228,7 +231,7 @@ class RunBar(QWidget):
         return self._left.update(estimate, time.monotonic())
 
     def _on_warning(self, job: BackgroundJob, text: str) -> None:
-        if job.window == self._window:
+        if job.window in self._windows:
             name, _, rest = text.partition(": ")
             named_twice = rest and job.title.startswith(f"{name} ")
             self._warn(f"{job.title}: {rest if named_twice else text}")
@@ -239,7 +242,7 @@ class RunBar(QWidget):
         self.warning.setVisible(True)
 
     def _on_success(self, job: BackgroundJob, result: object) -> None:
-        if job.window == self._window:
+        if job.window in self._windows:
             if job.end_note is None:
                 self._show_of(job, "done")
             else:
@@ -247,7 +250,7 @@ class RunBar(QWidget):
 
     def show_failure(self, job: BackgroundJob, failure: Failure) -> None:
         """Show why a job failed, until the next run."""
-        if job.window != self._window:
+        if job.window not in self._windows:
             return
         self._show_of(job, failure.message, error=True)
         self._failure = self.message.text()
@@ -255,7 +258,7 @@ class RunBar(QWidget):
         self.details_button.setVisible(True)
 
     def _on_cancelled(self, job: BackgroundJob) -> None:
-        if job.window == self._window:
+        if job.window in self._windows:
             note = f"; {job.cancel_note}" if job.cancel_note else ""
             self._show_of(job, f"cancelled{note}")
 

@@ -212,8 +212,8 @@ class Image:
         if file.missing == "error":
             raise RlnError(
                 f"{what}: a copy or an acquisition ended early{unwritten}. Copy it again, or go "
-                "on with `missing=mask` (they were not measured) or `missing=zero` (they are "
-                "zeros)."
+                "on with `missing=mask` where they were not measured, or `missing=zero` where they "
+                "are zeros."
             )
         planes = min(whole[0], pieces.last_plane(index))
         if not planes:

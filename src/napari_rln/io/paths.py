@@ -147,6 +147,8 @@ def check_place(path: Path) -> None:
 
 def check_folder(path: Path) -> None:
     """Raise an RlnError unless the folder of a path exists and is writable."""
+    if path.parent.is_file():
+        raise RlnError(f"{path.parent} is a file, where a folder is needed; name a folder.")
     if not path.parent.is_dir():
         raise RlnError(f"there is no folder {path.parent}; create it first.")
     if not os.access(path.parent, os.W_OK):

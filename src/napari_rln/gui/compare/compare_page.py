@@ -1,5 +1,6 @@
 """Comparison of results: side by side, in words and numbers, as residual maps, by iteration."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from napari_rln.gui.compare.panels import Panels, panels_of
 from napari_rln.gui.compare.residual_maps import ResidualMaps
 from napari_rln.gui.compare.side_by_side import SideBySide
 from napari_rln.gui.compare.three_d import ThreeD
-from napari_rln.gui.compare.words import NOTHING, not_compared, without_image, words_of
+from napari_rln.gui.compare.words import COMPARING, NOTHING, not_compared, without_image, words_of
 from napari_rln.gui.deconvolve.autosave import saving_job
 from napari_rln.gui.deconvolve.chosen_method import FinishedResult
 from napari_rln.gui.deconvolve.streams import (
@@ -138,7 +139,7 @@ class ComparePage(QWidget):
         for compared in [*self._images.values()]:
             if compared.is_new:
                 compared.is_new = False
-                self.bar.attempt(lambda compared=compared: self._compare(compared), clicked=False)  # type: ignore[misc]
+                self.bar.attempt(partial(self._compare, compared, is_new=True), clicked=False)
         self.arrange()
 
     def layers(self) -> list[Image]:
@@ -149,12 +150,20 @@ class ComparePage(QWidget):
         """Compare all results of the chosen image in words and numbers."""
         self._compare(self._chosen)
 
-    def _compare(self, compared: ComparedImage) -> None:
+    def _compare(self, compared: ComparedImage, *, is_new: bool = False) -> None:
         truth = None
         if self.known.truth.layer is not None and compared.key == self._key:  # of the chosen image
             truth = self.known.truth.source("the truth")
-        job = compared.comparison_job(self._viewer, truth, lambda: self._on_compared(compared))
+
+        def say(text: str) -> None:  # in place of verdicts, which new results have not yet
+            if is_new:
+                self.compared.emit(text, {}, compared.run)
+
+        job = compared.comparison_job(
+            self._viewer, truth, lambda: self._on_compared(compared), lambda reason: say("")
+        )
         if not self._jobs.is_under_way(job):
+            say(COMPARING)
             self._jobs.add(job)
 
     def _on_compared(self, compared: ComparedImage) -> None:

@@ -12,13 +12,14 @@ from napari.layers import Image
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.classical import BY_HELD_OUT_PHOTONS
 from napari_rln.deconvolution.shared import Shared
+from napari_rln.engine.progress import Progress
 from napari_rln.evaluate.comparison import Comparison, compare_iter
 from napari_rln.evaluate.verdict import Verdict, verdicts
 from napari_rln.gui.compare.grids import crop_like, on_voxels_of
 from napari_rln.gui.deconvolve.chosen_method import Inputs
 from napari_rln.gui.deconvolve.history import PastRun
 from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, result_layers
-from napari_rln.gui.jobs import BackgroundJob, Steps, streamed
+from napari_rln.gui.jobs import BackgroundJob, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
 
 WINDOW = "compare"
@@ -103,19 +104,27 @@ class ComparedImage:
         )
 
     def comparison_job(
-        self, viewer: ViewerModel, truth: LayerImage | None, done: Callable[[], None]
+        self,
+        viewer: ViewerModel,
+        truth: LayerImage | None,
+        done: Callable[[], None],
+        stopped: Callable[[str], None],
     ) -> BackgroundJob:
-        """Return a job that compares the results and calls ``done``; errors as in ``sources``."""
+        """Return a job that compares the results and calls ``done``; errors as in ``sources``.
+
+        ``stopped`` is that of the job.
+        """
         inputs, results = self.inputs, self.sources(viewer)
         # The volumes that methods share are freed afterwards.
         shared, self.shared = self.shared or Shared(), None
         known = None if truth is None else crop_like(inputs.image, truth)
         judged = {source.name for source in results if _method_of(source.layer) in RESULTS}
         plain = {source.name for source in results if _is_plain_rld(source.layer)}
-        stopped = {source.name for source in results if _stopped_itself(source.layer)}
+        automatic = {source.name for source in results if _stopped_itself(source.layer)}
         states = [_state_of(source.layer) for source in (inputs.image, *results)]
 
         def steps() -> Steps[Comparison]:
+            yield Update(Progress(activity="comparing"))  # reading a large image takes a while
             raw = inputs.image.read()
             volumes = [on_voxels_of(raw, result.read()) for result in results]
             fitted = inputs.fitted_psf(raw, shared)
@@ -126,7 +135,7 @@ class ComparedImage:
         def finish(comparison: Comparison) -> None:
             self.comparison, self._states = comparison, states
             rld = _best(comparison, plain)
-            too_few = rld is not None and rld not in stopped
+            too_few = rld is not None and rld not in automatic
             raw, *others = comparison.rows
             short = [
                 dataclasses.replace(row, name=row.name.removeprefix(self.prefix))
@@ -145,6 +154,7 @@ class ComparedImage:
             steps,
             key=(inputs.key, *states, *(each and each.key for each in (known, *results))),
             done=finish,
+            stopped=stopped,
             window=WINDOW,
             end_note="",
         )

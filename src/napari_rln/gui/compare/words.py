@@ -10,6 +10,9 @@ NOTHING = (
     "Nothing to compare yet: run a method on the page Deconvolve, or open results and their image. "
     "They appear here side by side, with what they are worth."
 )
+COMPARING = "Comparing the results with the image\N{HORIZONTAL ELLIPSIS}"
+"""What is said until there are verdicts."""
+
 _COLOURS = {"good": OK, "fair": WARNING, "poor": ERROR}
 
 

@@ -5,16 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QComboBox,
     QDialog,
     QFileDialog,
-    QFormLayout,
     QHBoxLayout,
     QHeaderView,
     QLabel,
@@ -29,14 +27,14 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.method import Method as DeconvolutionMethod
-from napari_rln.engine.execution import Execution, OutputFormat
+from napari_rln.engine.execution import Execution, OutputFormat, Overwrite
 from napari_rln.engine.progress import Progress, progress_of
 from napari_rln.engine.reports import BatchReport
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
 from napari_rln.gui.deconvolve.ondisk import fit_psf_to
 from napari_rln.gui.deconvolve.result_destination import FolderField, file_name
-from napari_rln.gui.forms import with_labels
+from napari_rln.gui.forms import Form, with_labels
 from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
@@ -48,11 +46,14 @@ from napari_rln.psf.from_optics import GivenOptics
 if TYPE_CHECKING:
     from napari_rln.engine.reports import BatchItem, ItemOutcome
 
-_ENDINGS = {"OME-Zarr": "ome.zarr", "OME-TIFF": "ome.tif"}
+BATCH = "batch"
+"""Shows the progress of these jobs, as the page Deconvolve does."""
+
+_FORMATS = {"ome.zarr": "OME-Zarr", "ome.tif": "OME-TIFF"}
 _FILES = "Images and tables (*.tif *.tiff *.lsm *.czi *.lif *.nd2 *.oib *.oif *.csv);;All files (*)"
+_MISSING = {"error": "refuse the image", "mask": "leave out", "zero": "take as zeros"}
 _COLUMNS = ("Image", "Method", "Progress", "State")
 _STATE = 3
-_WINDOW = "batch"  # shows the progress of these jobs, instead of the dock
 _OPEN = Qt.ItemDataRole.UserRole  # data role of a row's state: whether it is unfinished
 
 
@@ -65,6 +66,31 @@ class BatchTask:
     repair: bool
     output: OutputFormat
     execution: Execution
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Options that are chosen in the window.
+
+    Parameters
+    ----------
+    ending
+        File format of the results. Choose ``ome.tif`` for programs that do not read OME-Zarr.
+    missing
+        What becomes of an image that lacks planes or chunks, since its copy or acquisition ended
+        early. Choose ``mask`` where they were not measured, ``zero`` where they are zeros.
+    overwrite
+        Replace existing results, such as those with another number of iterations. Tick it only if
+        they are not needed any more.
+    """
+
+    ending: Annotated[Literal["ome.zarr", "ome.tif"], {"label": "Format", "words": _FORMATS}] = (
+        "ome.zarr"
+    )
+    missing: Annotated[
+        Literal["error", "mask", "zero"], {"label": "Missing parts", "words": _MISSING}
+    ] = "error"
+    overwrite: Overwrite = False
 
 
 class BatchWindow(QDialog):
@@ -84,8 +110,7 @@ class BatchWindow(QDialog):
         extended = QAbstractItemView.SelectionMode.ExtendedSelection
         self.inputs = QListWidget(selectionMode=extended, toolTip=tip)
         self.folder = FolderField()
-        self.ending = QComboBox()
-        self.ending.addItems([*_ENDINGS])
+        self.options = Form(BatchOptions, top=("ending", "missing", "overwrite"))
         self.table = QTableWidget(0, len(_COLUMNS))
         self.table.setHorizontalHeaderLabels(_COLUMNS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
@@ -94,7 +119,7 @@ class BatchWindow(QDialog):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
-        self.bar = RunBar(jobs, self.run, label="Run batch", window=_WINDOW)
+        self.bar = RunBar(jobs, self.run, label="Run batch", window=BATCH)
         self._rows: dict[Path, int] = {}  # by path of the result
         self._methods: dict[BackgroundJob, ChosenMethod] = {}
         self._lay_out()
@@ -114,16 +139,24 @@ class BatchWindow(QDialog):
         task, paths = self._task(), self._paths()
         if not paths:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
-        ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
+        options, folder = self.options.settings(), self.folder.path()
+        again = "replaces them too, as the box above says" if options.overwrite else "continues it"
         jobs: dict[BackgroundJob, ChosenMethod] = {}
         for method in task.methods:
             job = BackgroundJob(
                 f"batch {method.name}",
-                partial(_batch, paths, method, task, folder, ending),
-                key=(*paths, folder, ending, method, task.repair, task.psf and task.psf.key),
-                cancel_note="finished results are kept, and Run batch continues it",
+                partial(_batch, paths, method, task, folder, options),
+                key=(
+                    *paths,
+                    folder,
+                    options.ending,
+                    method,
+                    task.repair,
+                    task.psf and task.psf.key,
+                ),
+                cancel_note=f"finished results are kept, and Run batch {again}",
                 end_note=f"Finished: the results of {method.name} are in {folder}.",
-                window=_WINDOW,
+                window=BATCH,
             )
             jobs[job] = method
         if not self._methods:  # else the rows are of a running batch
@@ -210,15 +243,14 @@ class BatchWindow(QDialog):
         show.clicked.connect(lambda: self.bar.attempt(self.open_selected))
         self.bar.add_button(show)
         above = fill(QHBoxLayout(), (self.inputs, 1), buttons)
-        rows = fill(QFormLayout(), ("Results in", self.folder), ("Format", self.ending))
+        self.options.add_row("Results in", self.folder, before="ending")
         note = QLabel(
-            "Methods, PSF, and the options of results on disk are those of the page Deconvolve. "
-            "Without a PSF there, that of each image is computed from the optics that its file "
-            "states.",
+            "Methods, PSF, bit depth, tiles and memory are those of the page Deconvolve. Without a "
+            "PSF there, that of each image is computed from the optics that its file states.",
             wordWrap=True,
         )
         top = fill(QHBoxLayout(), (note, 1), HelpButton("scale", "many-images"))
-        fill(QVBoxLayout(self), top, (above, 1), rows, (self.table, 2), self.bar)
+        fill(QVBoxLayout(self), top, (above, 1), self.options, (self.table, 2), self.bar)
 
     def _add_files(self) -> None:
         paths, _ = QFileDialog.getOpenFileNames(self, "Images", "", _FILES)
@@ -233,31 +265,35 @@ class BatchWindow(QDialog):
 
 
 def _batch(
-    inputs: list[str], chosen: ChosenMethod, task: BatchTask, folder: Path, ending: str
+    inputs: list[str],
+    chosen: ChosenMethod,
+    task: BatchTask,
+    folder: Path,
+    options: BatchOptions,
 ) -> "Steps[list[ItemOutcome]]":
     """Yield updates of a batch with one method; return the outcomes.
 
     Raises :class:`RlnError` after the last image, if one failed.
     """
-    from napari_rln.engine.batch import BatchSettings, Ending, list_jobs, run_batch_iter
+    from napari_rln.engine.batch import BatchSettings, list_jobs, run_batch_iter
     from napari_rln.engine.job import Job as DeconvolutionJob
     from napari_rln.engine.run import optics_of_file, read_psf
     from napari_rln.engine.task import Task
     from napari_rln.io.image import ImageFile, open_image
 
-    assert ending in get_args(Ending)
+    output = dataclasses.replace(task.output, overwrite=options.overwrite)
 
     def listed(mark: str) -> "tuple[Path, list[BatchItem]]":
         """Return a folder for the results, and the images."""
         target = folder / mark
         target.mkdir(exist_ok=True)
         job = DeconvolutionJob(
-            image=ImageFile(path=str(target)),
+            image=ImageFile(path=str(target), missing=options.missing),
             methods=(chosen.method,),
-            output=task.output.at(target),
+            output=output.at(target),
             execution=task.execution,
         )
-        template = BatchSettings(job=job, mark=mark, ending=ending, repair=task.repair)  # type: ignore[arg-type]
+        template = BatchSettings(job=job, mark=mark, ending=options.ending, repair=task.repair)
         return target, list_jobs(inputs, template)
 
     target, items = listed(file_name(chosen.name).replace(" ", "-").lower())
@@ -296,7 +332,10 @@ def _batch(
     )
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
-        raise RlnError(f"{len(failed)} of {len(outcomes)} images failed; read why in their rows.")
+        raise RlnError(
+            f"{len(failed)} of {len(outcomes)} images failed; their rows in the window Batch say "
+            "why."
+        )
     return outcomes
 
 

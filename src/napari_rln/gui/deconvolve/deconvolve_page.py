@@ -37,7 +37,7 @@ from napari_rln.gui.deconvolve.runs import Runs
 from napari_rln.gui.deconvolve.second_view import SecondViewChoice
 from napari_rln.gui.deconvolve.session import Session
 from napari_rln.gui.deconvolve.stated_psfs import StatedPsfs, is_offered
-from napari_rln.gui.deconvolve.windows import Windows
+from napari_rln.gui.deconvolve.windows import WINDOWS, Windows
 from napari_rln.gui.help_button import HelpButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue
 from napari_rln.gui.layers import is_raw
@@ -76,7 +76,7 @@ class DeconvolvePage(QWidget):
         self.methods = MethodList()
         self.session = Session(self.methods, self.repair, self.autosave)
         self.history = History(napari_viewer)
-        self.bar = RunBar(self.jobs, self.run)
+        self.bar = RunBar(self.jobs, self.run, others=WINDOWS)
         self.whole_button = QPushButton("Run on the whole image")
         self.whole_button.setVisible(False)
         self.costs = Costs(self._plan)

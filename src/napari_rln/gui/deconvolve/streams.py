@@ -75,9 +75,12 @@ class LayerStream:
             self.layer.name = name
 
     def remove(self) -> None:
-        """Remove the layer from the viewer."""
-        if self.layer in self._viewer.layers:
-            self._viewer.layers.remove(self.layer)
+        """Remove the layer from the viewer; select the image instead, if it was selected."""
+        layers, image = self._viewer.layers, self._image.layer
+        if self.layer in layers:
+            layers.remove(self.layer)
+            if not layers.selection and image in layers:  # napari's controls would be empty
+                layers.selection.active = image
 
 
 class ResultStream(LayerStream):

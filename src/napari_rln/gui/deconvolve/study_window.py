@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from napari_rln.study.recommendation import Recommendation
     from napari_rln.study.results import CellResult
 
-_WINDOW = "study"  # shows the progress of these jobs, instead of the dock
+STUDY = "study"
+"""Shows the progress of these jobs, as the page Deconvolve does."""
+
 _COLUMNS = ("Method", "Image", "PSNR (dB)", "SSIM", "Seconds")
 _CONFIGURATIONS = "Studies (*.toml study.json)"
 
@@ -77,7 +79,7 @@ class StudyWindow(QDialog):
         self.answer = QTextBrowser()
         self.answer.setPlaceholderText("Which should I use? The answer appears here.")
         self.report_button = QPushButton("Open report", enabled=False)
-        self.bar = RunBar(jobs, self.run, label="Run study", window=_WINDOW)
+        self.bar = RunBar(jobs, self.run, label="Run study", window=STUDY)
         self.report_path: Path | None = None
         self._lay_out()
         self.report_button.clicked.connect(self.open_report)
@@ -112,7 +114,7 @@ class StudyWindow(QDialog):
                 stopped=lambda reason: self._report_so_far(folder, reason),
                 cancel_note="what is finished is kept, and Run study continues it",
                 end_note="The study is finished. Read the answer above, or press Open report.",
-                window=_WINDOW,
+                window=STUDY,
             )
         )
 
@@ -125,11 +127,11 @@ class StudyWindow(QDialog):
         if reason == "cancelled" and any(folder.glob("cells/*.json")):
             steps = partial(_conclusion, folder)
             self._jobs.add(
-                BackgroundJob("report", steps, key=folder, done=self._on_done, window=_WINDOW)
+                BackgroundJob("report", steps, key=folder, done=self._on_done, window=STUDY)
             )
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
-        if job.window == _WINDOW and update.content is not None:
+        if job.window == STUDY and update.content is not None:
             self._add_row(update.content)
 
     def _add_row(self, result: "CellResult") -> None:

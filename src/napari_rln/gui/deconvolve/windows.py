@@ -7,14 +7,17 @@ from pathlib import Path
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QDialog, QHBoxLayout, QWidget
 
-from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
+from napari_rln.gui.deconvolve.batch_window import BATCH, BatchTask, BatchWindow
 from napari_rln.gui.deconvolve.chosen_inputs import ChosenInputs
 from napari_rln.gui.deconvolve.chosen_method import ChosenMethod
-from napari_rln.gui.deconvolve.study_window import StudyWindow
+from napari_rln.gui.deconvolve.study_window import STUDY, StudyWindow
 from napari_rln.gui.jobs import JobQueue
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import button, fill
+
+WINDOWS = (BATCH, STUDY)
+"""Windows whose jobs the page shows too."""
 
 
 class Windows(QWidget):
