@@ -82,10 +82,12 @@ def test_a_run_without_the_memory_for_its_psf_ends_before_it_reads(tmp_path, cap
 def test_what_is_not_free_is_not_taken(monkeypatch, prepare):
     monkeypatch.setattr("napari_rln.psf.resampling.available_bytes", lambda: 10**9)
     given = {"image_voxel_um": IMAGE.voxel_um} if prepare is prepare_psf else {"image": IMAGE}
-    began = time.monotonic()
-    with pytest.raises(RlnError, match=re.escape("at least 1.28 GB of memory; 1.00 GB are left")):
-        prepare(coarse(), **given)
-    assert time.monotonic() - began < 1
+    with monkeypatch.context() as patched:
+        for name in ("examine.find_fault", "prepare._clean"):
+            patched.setattr(f"napari_rln.psf.{name}", lambda *_: pytest.fail("began"))
+        error = re.escape("at least 1.28 GB of memory; 1.00 GB are left")
+        with pytest.raises(RlnError, match=error):
+            prepare(coarse(), **given)
     prepare(coarse(17, 0.2), **given)
 
 
@@ -121,14 +123,14 @@ def test_pieces_make_no_difference(monkeypatch):
     assert pieces.PIECE > 1000
 
 
-def test_a_preparation_is_cancelled_within_a_second():
-    steps = interruptible(lambda: fit_psf(coarse(), IMAGE))
+def test_a_preparation_is_cancelled_before_its_end():
+    ended = []
+    steps = interruptible(lambda: ended.append(fit_psf(coarse(), IMAGE)))
     began = time.monotonic()
     while time.monotonic() - began < 1:
         next(steps)
-    closing = time.monotonic()
     steps.close()
-    assert time.monotonic() - closing < 2  # a second on a machine with nothing else to do
+    assert not ended
     assert not [thread for thread in threading.enumerate() if "interruptible" in thread.name]
 
 

@@ -35,4 +35,6 @@ def check_psf_memory(
     if stage is not None and resolve_device(method.device).type == "cpu":
         least = stage.memory_bytes((1, 1, 1), (z, y, x))
     left = None if memory_gb == "auto" else Allowance(memory_gb).left_bytes
+    if left is not None and left <= 0:
+        return  # too little for the program alone, which the run says
     check_preparation(psf, image.voxel_um, least_bytes=least, left_bytes=left)
