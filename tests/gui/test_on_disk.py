@@ -248,7 +248,7 @@ def test_the_page_says_at_once_that_a_result_is_compared(dock, idle, in_step):
 
     def follow(job, *_):
         if job.window == "compare":
-            said.append(dock.verdicts.text())
+            said.extend([dock.verdicts.text(), dock.compare.words.text()])
 
     dock.jobs.reported.connect(follow)
     dock.bar.run_button.click()

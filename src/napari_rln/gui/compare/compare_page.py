@@ -159,12 +159,19 @@ class ComparePage(QWidget):
             if is_new:
                 self.compared.emit(text, {}, compared.run)
 
+        def stopped(reason: str) -> None:
+            compared.job = None
+            say("")
+            self._show_chosen()
+
         job = compared.comparison_job(
-            self._viewer, truth, lambda: self._on_compared(compared), lambda reason: say("")
+            self._viewer, truth, lambda: self._on_compared(compared), stopped
         )
         if not self._jobs.is_under_way(job):
+            compared.job = job
             say(COMPARING)
             self._jobs.add(job)
+            self._show_chosen()
 
     def _on_compared(self, compared: ComparedImage) -> None:
         self._show_chosen()
@@ -308,7 +315,8 @@ class ComparePage(QWidget):
             self.before_after.suggest(compared.inputs.image.layer, results[-1])
         if remaining is None:
             names = (layer.name.removeprefix(compared.prefix) for layer in results)
-            self.words.setText(not_compared(names))
+            is_compared = compared.job is not None and self._jobs.is_under_way(compared.job)
+            self.words.setText(COMPARING if is_compared else not_compared(names))
         else:
             self.table.show_comparison(remaining.comparison, compared.prefix)
             self.table.mark_outdated(remaining.outdated)

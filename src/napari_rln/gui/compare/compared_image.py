@@ -55,6 +55,8 @@ class ComparedImage:
         Whether there are results since the last comparison.
     comparison, verdicts
         The last comparison.
+    job
+        The last job that compares.
     """
 
     key: str
@@ -64,6 +66,7 @@ class ComparedImage:
     is_new: bool = True
     comparison: Comparison | None = None
     verdicts: tuple[Verdict, ...] = ()
+    job: BackgroundJob | None = None
     _states: list[State] = field(default_factory=list)  # of the layers in the rows
 
     @property
