@@ -626,13 +626,13 @@ def test_a_psf_on_coarse_voxels_is_refused_or_its_preparation_is_cancelled(
     prepared = []
     monkeypatch.setattr("napari_rln.gui.deconvolve.chosen_method.check_psf", prepared.append)
     dock.bar.run_button.click()
-    qtbot.waitUntil(lambda: "reparing the PSF" in dock.bar.message.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "preparing the PSF" in dock.bar.message.text().lower(), timeout=30_000)
     qtbot.wait(500)
     dock.bar.cancel_button.click()
     idle(dock.jobs)
     assert QThreadPool.globalInstance().waitForDone(10_000)
     assert not prepared
-    assert "ancelled" in dock.bar.message.text()
+    assert "cancelled" in dock.bar.message.text().lower()
 
 
 @pytest.mark.parametrize("click", ["run", "cancel", "close dock", "close viewer"])
