@@ -209,7 +209,7 @@ def test_panels_are_placed_in_order_wherever_their_layers_are(viewer, channels):
 def test_a_comparison_forgets_removed_results_and_not_those_at_another_iteration(viewer, channels):
     (image, _), layers = channels
     few, many = (panel[0] for panel in layers[1:])
-    image.comparison_job(viewer, None, lambda: None, lambda reason: None).done(
+    image.comparison_job(viewer, None, lambda: None).done(
         Comparison(
             rows=tuple(Row(name=layer.name) for layer in (layers[0][0], few, many)),
             settings=CompareSettings(),

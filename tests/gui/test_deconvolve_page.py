@@ -626,13 +626,30 @@ def test_a_psf_on_coarse_voxels_is_refused_or_its_preparation_is_cancelled(
     prepared = []
     monkeypatch.setattr("napari_rln.gui.deconvolve.chosen_method.check_psf", prepared.append)
     dock.bar.run_button.click()
-    qtbot.waitUntil(lambda: "preparing the PSF" in dock.bar.message.text().lower(), timeout=30_000)
+    qtbot.waitUntil(lambda: "preparing the psf" in dock.bar.message.text().lower(), timeout=30_000)
     qtbot.wait(500)
     dock.bar.cancel_button.click()
     idle(dock.jobs)
     assert QThreadPool.globalInstance().waitForDone(10_000)
     assert not prepared
     assert "cancelled" in dock.bar.message.text().lower()
+
+
+def test_the_dock_is_closed_during_a_comparison(dock, qtbot):
+    viewer, closed = dock.viewer, []
+
+    def close(job, update):
+        if job.window == "compare" and not closed:
+            closed.append(job)
+            viewer.window.remove_dock_widget("all")
+
+    dock.jobs.reported.connect(close)
+    dock.methods.rows[0].form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: bool(closed) and not isalive(dock), timeout=30_000)
+    assert QThreadPool.globalInstance().waitForDone(10_000)
+    qtbot.wait(100)  # errors of what comes then fail the test
 
 
 @pytest.mark.parametrize("click", ["run", "cancel", "close dock", "close viewer"])

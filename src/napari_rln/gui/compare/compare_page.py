@@ -40,7 +40,7 @@ from napari_rln.gui.deconvolve.streams import (
 )
 from napari_rln.gui.events import follow
 from napari_rln.gui.help_button import HelpButton
-from napari_rln.gui.jobs import JobQueue
+from napari_rln.gui.jobs import BackgroundJob, JobQueue
 from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, fill
 from napari_rln.gui.runbar import RunBar
 
@@ -116,6 +116,8 @@ class ComparePage(QWidget):
         self.browser.browsed.connect(self._mark_outdated)
         self.opened.ended.connect(self._on_opened)
         jobs.reported.connect(lambda _, update: self.maps.take(update.content))
+        jobs.failed.connect(self._on_stopped)
+        jobs.cancelled.connect(self._on_stopped)
         self._show_chosen()
 
     def add_result(self, result: FinishedResult) -> None:
@@ -139,7 +141,7 @@ class ComparePage(QWidget):
         for compared in [*self._images.values()]:
             if compared.is_new:
                 compared.is_new = False
-                self.bar.attempt(partial(self._compare, compared, is_new=True), clicked=False)
+                self.bar.attempt(partial(self._compare, compared), clicked=False)
         self.arrange()
 
     def layers(self) -> list[Image]:
@@ -150,39 +152,35 @@ class ComparePage(QWidget):
         """Compare all results of the chosen image in words and numbers."""
         self._compare(self._chosen)
 
-    def _compare(self, compared: ComparedImage, *, is_new: bool = False) -> None:
+    def _compare(self, compared: ComparedImage) -> None:
         truth = None
         if self.known.truth.layer is not None and compared.key == self._key:  # of the chosen image
             truth = self.known.truth.source("the truth")
-
-        def say(text: str) -> None:  # in place of verdicts, which new results have not yet
-            if is_new:
-                self.compared.emit(text, {}, compared.run)
-
-        def stopped(reason: str) -> None:
-            compared.job = None
-            say("")
-            self._show_chosen()
-
-        job = compared.comparison_job(
-            self._viewer, truth, lambda: self._on_compared(compared), stopped
-        )
+        job = compared.comparison_job(self._viewer, truth, lambda: self._show_words(compared))
         if not self._jobs.is_under_way(job):
             compared.job = job
-            say(COMPARING)
+            self._show_words(compared)
             self._jobs.add(job)
-            self._show_chosen()
 
-    def _on_compared(self, compared: ComparedImage) -> None:
+    def _show_words(self, compared: ComparedImage) -> None:
+        """Show the verdicts on an image, or that they are coming, here and on Deconvolve."""
         self._show_chosen()
         of_run = [each for each in self._images.values() if each.run is compared.run]
-        text = "".join(
+        texts = [
             words_of(each.verdicts, each.inputs.image.name if len(of_run) > 1 else "")
             for each in of_run
-            if each.verdicts
-        )
+            if each.verdicts and each.job is None
+        ]
+        if any(each.job is not None for each in of_run):
+            texts.append(COMPARING)
         found = {f"{compared.prefix}{each.name}": each.text for each in compared.verdicts}
-        self.compared.emit(text, found, compared.run)
+        self.compared.emit("".join(texts), found, compared.run)
+
+    def _on_stopped(self, job: BackgroundJob) -> None:
+        for compared in self._images.values():
+            if compared.job is job:
+                compared.job = None
+                self._show_words(compared)
 
     def add_residuals(self) -> None:
         """Add residual maps of all results of the chosen image, and of its other channels."""
@@ -315,8 +313,7 @@ class ComparePage(QWidget):
             self.before_after.suggest(compared.inputs.image.layer, results[-1])
         if remaining is None:
             names = (layer.name.removeprefix(compared.prefix) for layer in results)
-            is_compared = compared.job is not None and self._jobs.is_under_way(compared.job)
-            self.words.setText(COMPARING if is_compared else not_compared(names))
+            self.words.setText(not_compared(names) if compared.job is None else COMPARING)
         else:
             self.table.show_comparison(remaining.comparison, compared.prefix)
             self.table.mark_outdated(remaining.outdated)

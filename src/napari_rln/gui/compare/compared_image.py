@@ -56,7 +56,7 @@ class ComparedImage:
     comparison, verdicts
         The last comparison.
     job
-        The last job that compares.
+        The comparison that is under way, if any.
     """
 
     key: str
@@ -107,16 +107,9 @@ class ComparedImage:
         )
 
     def comparison_job(
-        self,
-        viewer: ViewerModel,
-        truth: LayerImage | None,
-        done: Callable[[], None],
-        stopped: Callable[[str], None],
+        self, viewer: ViewerModel, truth: LayerImage | None, done: Callable[[], None]
     ) -> BackgroundJob:
-        """Return a job that compares the results and calls ``done``; errors as in ``sources``.
-
-        ``stopped`` is that of the job.
-        """
+        """Return a job that compares the results and calls ``done``; errors as in ``sources``."""
         inputs, results = self.inputs, self.sources(viewer)
         # The volumes that methods share are freed afterwards.
         shared, self.shared = self.shared or Shared(), None
@@ -136,7 +129,7 @@ class ComparedImage:
             return (yield from streamed(reports))
 
         def finish(comparison: Comparison) -> None:
-            self.comparison, self._states = comparison, states
+            self.comparison, self._states, self.job = comparison, states, None
             rld = _best(comparison, plain)
             too_few = rld is not None and rld not in automatic
             raw, *others = comparison.rows
@@ -157,7 +150,6 @@ class ComparedImage:
             steps,
             key=(inputs.key, *states, *(each and each.key for each in (known, *results))),
             done=finish,
-            stopped=stopped,
             window=WINDOW,
             end_note="",
         )
