@@ -101,6 +101,7 @@ class Dock(QWidget):
             if DECONVOLVE in self._pages:  # what is still running has nowhere to be compared
                 self._pages[DECONVOLVE].runs.result_finished.disconnect()
                 self._pages[DECONVOLVE].runs.run_finished.disconnect()
+                self._pages[DECONVOLVE].stated.slider_ranges.stop()
             for title, page in self._pages.items():
                 if title != COMPARE:  # it has the jobs of the deconvolutions
                     page.setParent(None)

@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
 
 class SliderRanges(QObject):
-    """Keeps the sliders as long as all layers but hidden PSFs."""
+    """Keeps the sliders as long as all layers but hidden PSFs, until it is stopped."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
-        self._viewer = viewer
+        self._viewer, self._is_stopped = viewer, False
         self._psfs: WeakSet[Layer] = WeakSet()  # followed
         follow(self, viewer.layers.events.inserted, self._fit)
         follow(self, viewer.dims.events.range, self._fit)
+        self._fit()
+
+    def stop(self) -> None:
+        """Make the sliders as long as all layers, as napari does not when a layer is shown."""
+        self._is_stopped = True
         self._fit()
 
     def _fit(self) -> None:
@@ -36,7 +41,8 @@ class SliderRanges(QObject):
                 follow(self, layer.events.visible, self._fit)
         if self._psfs.isdisjoint(layers):
             return
-        kept = [layer for layer in layers if layer.visible or layer not in self._psfs]
+        left_out = () if self._is_stopped else self._psfs
+        kept = [layer for layer in layers if layer.visible or layer not in left_out]
         extent = layers.get_extent(kept or layers)
         if len(extent.step) == dims.ndim:  # a plane has fewer axes than its PSF
             dims.range = tuple(zip(*extent.world, extent.step, strict=True))
