@@ -652,6 +652,29 @@ def test_the_dock_is_closed_during_a_comparison(dock, qtbot):
     qtbot.wait(100)  # errors of what comes then fail the test
 
 
+@pytest.mark.parametrize("running", ["residual maps of cells", "comparison"])
+def test_the_dock_is_closed_while_residual_maps_are_made_or_wait(dock, idle, qtbot, running):
+    viewer, closed = dock.viewer, []
+    dock.methods.rows[0].form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    dock.dock.show_page("Compare")
+
+    def close(job, update):
+        if job.title == running and not closed:
+            closed.append(job)
+            viewer.window.remove_dock_widget("all")
+
+    dock.jobs.reported.connect(close)
+    if running == "comparison":
+        dock.compare.compare()
+    dock.compare.add_residuals()
+    qtbot.waitUntil(lambda: bool(closed) and not isalive(dock), timeout=10_000)
+    assert not viewer.canvas.grid.enabled
+    assert all(layer.visible for layer in viewer.layers)  # as before the comparison
+
+
 @pytest.mark.parametrize("click", ["run", "cancel", "close dock", "close viewer"])
 def test_clicks_during_a_run_do_no_harm(dock, idle, qtbot, click):
     viewer = dock.viewer

@@ -97,7 +97,7 @@ class Dock(QWidget):
         """
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             if COMPARE in self._pages:
-                self._pages[COMPARE].panels.stop()
+                self._pages[COMPARE].stop()
             if DECONVOLVE in self._pages:  # what is still running has nowhere to be compared
                 self._pages[DECONVOLVE].runs.result_finished.disconnect()
                 self._pages[DECONVOLVE].runs.run_finished.disconnect()
