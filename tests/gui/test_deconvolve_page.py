@@ -652,6 +652,25 @@ def test_the_dock_is_closed_during_a_comparison(dock, qtbot):
     qtbot.wait(100)  # errors of what comes then fail the test
 
 
+def test_results_that_are_removed_are_not_said_to_be_compared(dock, idle):
+    said = []
+
+    def remove(job, update):
+        if job.window == "compare" and len(said) == 0:
+            said.append(dock.verdicts.text())
+            dock.viewer.layers.remove("cells · RLD 3")
+            dock.compare.bar.cancel_button.click()
+
+    dock.jobs.reported.connect(remove)
+    dock.methods.rows[0].form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert "Comparing" in said[0]
+    assert not dock.verdicts.text()
+    assert dock.compare_button.isHidden()
+
+
 @pytest.mark.parametrize("running", ["residual maps of cells", "comparison"])
 def test_the_dock_is_closed_while_residual_maps_are_made_or_wait(dock, idle, qtbot, running):
     viewer, closed = dock.viewer, []

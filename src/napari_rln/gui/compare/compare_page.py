@@ -303,6 +303,8 @@ class ComparePage(QWidget):
             if not self._has_results(compared):
                 del self._images[key]  # frees the image
                 self.image.removeItem(self.image.findData(key))
+                if compared.job is not None:  # there may be no verdicts, if it is cancelled
+                    self._show_words(compared)
         if not self._images:
             self.panels.stop()
         self._show_chosen()
