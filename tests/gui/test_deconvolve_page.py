@@ -652,6 +652,29 @@ def test_the_dock_is_closed_during_a_comparison(dock, qtbot):
     qtbot.wait(100)  # errors of what comes then fail the test
 
 
+def test_pages_say_that_results_are_compared_as_long_as_they_are(dock, idle):
+    dock.methods.rows[0].form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    said = []
+    dock.jobs.reported.connect(
+        lambda job, update: said.append((dock.verdicts.text(), dock.compare.words.text()))
+    )
+    dock.compare.compare()
+    [layer] = dock.compare.layers()
+    record = layer.metadata[KEY]
+    other = record | {"facts": record["facts"] | {"iterations": 2}}
+    layer.metadata = layer.metadata | {KEY: other}
+    dock.compare.compare()  # waits for the first
+    assert dock.jobs.waiting
+    idle(dock.jobs)
+    assert said
+    assert all("Comparing" in text for pages in said for text in pages)
+    assert "RLD 3" in said[-1][1]  # what is known already
+    assert "Comparing" not in dock.verdicts.text() + dock.compare.words.text()
+
+
 def test_results_that_are_removed_are_not_said_to_be_compared(dock, idle):
     said = []
 

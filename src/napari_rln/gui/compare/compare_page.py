@@ -330,7 +330,8 @@ class ComparePage(QWidget):
         else:
             self.table.show_comparison(remaining.comparison, compared.prefix)
             self.table.mark_outdated(remaining.outdated)
-            self.words.setText(words_of(remaining.verdicts))
+            coming = "" if compared.job is None else COMPARING
+            self.words.setText(words_of(remaining.verdicts) + coming)
 
     def _mark_outdated(self) -> None:
         """Mark the rows of layers that show another iteration now."""
