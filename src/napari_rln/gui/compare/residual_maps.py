@@ -50,8 +50,7 @@ class ResidualMaps:
         """Return a job that adds a hidden map of every result and then calls ``shown``.
 
         Each map is an update of the job, which :meth:`take` adds; a job that is stopped leaves
-        those until then. Raises :class:`RlnError` without
-        a PSF or results.
+        those until then. Raises :class:`RlnError` without a PSF or results.
         """
         inputs, results = compared.inputs, compared.sources(self._viewer)
         if inputs.psf is None:
