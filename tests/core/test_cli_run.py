@@ -226,6 +226,13 @@ def test_a_job_opens_image_and_psf_once_to_decide_how_to_run(folder, monkeypatch
     assert sorted(Path(file.path).name for file in opened) == ["psf.tif", "raw.tif"]
 
 
+def test_sizes_of_a_psf_may_be_a_list(folder):
+    job = _job(folder, RichardsonLucy(iterations=2))
+    file = ImageFile(path=str(folder / "psf.tif"), voxel_um=[*PSF.voxel_um])
+    [outcome] = run(replace(job, psfs=(PsfFile(file=file),)))
+    assert outcome.computed
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

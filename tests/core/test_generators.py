@@ -1,11 +1,14 @@
 """Long work in steps: its result, its reports as others, its own time."""
 
+import gc
 import inspect
+import weakref
 
+import numpy as np
 import pytest
 
 from napari_rln.core import generators
-from napari_rln.core.generators import Stopwatch, finish, relay
+from napari_rln.core.generators import Stopwatch, finish, interruptible, relay
 
 
 def counting(n, result="result"):
@@ -93,3 +96,25 @@ def test_a_stopwatch_that_is_closed_or_fails_ends_the_work(clock):
     with pytest.raises(ValueError, match="no"):
         finish(watch.follow(failing()))
     assert watch.seconds == 7
+
+
+def test_a_function_in_a_thread_that_fails_frees_its_data():
+    held = []
+
+    def failing():
+        data = np.ones(9)
+        held.append(weakref.ref(data))
+        raise ValueError("no")
+
+    def run():
+        try:
+            finish(interruptible(failing))
+        except ValueError as error:
+            return str(error)
+
+    gc.disable()
+    try:
+        assert run() == "no"
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -652,6 +652,71 @@ def test_the_dock_is_closed_during_a_comparison(dock, qtbot):
     qtbot.wait(100)  # errors of what comes then fail the test
 
 
+def test_pages_say_that_results_are_compared_as_long_as_they_are(dock, idle):
+    dock.methods.rows[0].form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    said = []
+    dock.jobs.reported.connect(
+        lambda job, update: said.append((dock.verdicts.text(), dock.compare.words.text()))
+    )
+    dock.compare.compare()
+    [layer] = dock.compare.layers()
+    record = layer.metadata[KEY]
+    other = record | {"facts": record["facts"] | {"iterations": 2}}
+    layer.metadata = layer.metadata | {KEY: other}
+    dock.compare.compare()  # waits for the first
+    assert dock.jobs.waiting
+    idle(dock.jobs)
+    assert said
+    assert all("Comparing" in text for pages in said for text in pages)
+    assert "RLD 3" in said[-1][1]  # what is known already
+    assert "Comparing" not in dock.verdicts.text() + dock.compare.words.text()
+
+
+def test_results_that_are_removed_are_not_said_to_be_compared(dock, idle):
+    said = []
+
+    def remove(job, update):
+        if job.window == "compare" and len(said) == 0:
+            said.append(dock.verdicts.text())
+            dock.viewer.layers.remove("cells · RLD 3")
+            dock.compare.bar.cancel_button.click()
+
+    dock.jobs.reported.connect(remove)
+    dock.methods.rows[0].form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert "Comparing" in said[0]
+    assert not dock.verdicts.text()
+    assert dock.compare_button.isHidden()
+
+
+@pytest.mark.parametrize("running", ["residual maps of cells", "comparison"])
+def test_the_dock_is_closed_while_residual_maps_are_made_or_wait(dock, idle, qtbot, running):
+    viewer, closed = dock.viewer, []
+    dock.methods.rows[0].form.fields["iterations"].value = 3
+    dock.methods.rows[1].check.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    dock.dock.show_page("Compare")
+
+    def close(job, update):
+        if job.title == running and not closed:
+            closed.append(job)
+            viewer.window.remove_dock_widget("all")
+
+    dock.jobs.reported.connect(close)
+    if running == "comparison":
+        dock.compare.compare()
+    dock.compare.add_residuals()
+    qtbot.waitUntil(lambda: bool(closed) and not isalive(dock), timeout=10_000)
+    assert not viewer.canvas.grid.enabled
+    assert all(layer.visible for layer in viewer.layers)  # as before the comparison
+
+
 @pytest.mark.parametrize("click", ["run", "cancel", "close dock", "close viewer"])
 def test_clicks_during_a_run_do_no_harm(dock, idle, qtbot, click):
     viewer = dock.viewer

@@ -1,6 +1,7 @@
 """Sliders as long as what is shown."""
 
 import numpy as np
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject
 
 from napari_rln.gui.slider_ranges import SliderRanges
@@ -30,4 +31,16 @@ def test_a_hidden_psf_longer_than_the_image_does_not_lengthen_the_sliders(viewer
     viewer.layers.remove(image)
     assert viewer.dims.nsteps == (17, 16, 16)  # alone
     add((32, 32), "plane")
+    assert viewer.dims.nsteps == (17, 32, 32)
+
+
+def test_the_sliders_reach_a_psf_that_is_shown_after_the_dock_is_closed(open_dock, qtbot):
+    viewer, page = open_dock("Deconvolve")
+    um = {"units": ("um",) * 3, "scale": (0.5, 0.1, 0.1)}
+    viewer.add_image(np.zeros((9, 32, 32), np.float32), name="cells", **um)
+    psf = viewer.add_image(np.zeros((17, 16, 16), np.float32), name="PSF", visible=False, **um)
+    assert viewer.dims.nsteps == (9, 32, 32)
+    viewer.window.remove_dock_widget(page.dock)
+    qtbot.waitUntil(lambda: not isalive(page))
+    psf.visible = True
     assert viewer.dims.nsteps == (17, 32, 32)

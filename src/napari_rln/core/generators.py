@@ -45,7 +45,10 @@ def interruptible(compute: Callable[[], T]) -> Generator[None, None, T]:
                 yield None
         finally:
             stopped.set()
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        del future  # else an error, whose traceback has this frame, keeps its data
 
 
 def finish(steps: Generator[Any, None, T]) -> T:

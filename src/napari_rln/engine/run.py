@@ -187,7 +187,7 @@ class _Input:
         self._job = job
         self._last: tuple[int | None, Volume] | None = None
         self._computed: dict[int, Volume] = {}
-        self._psfs: dict[tuple[ImageFile, int | None], Image] = {}
+        self._psfs: dict[str, Image] = {}
 
     @cached_property
     def channels(self) -> list[int]:
@@ -207,9 +207,10 @@ class _Input:
 
     def opened_psf(self, file: ImageFile, channel: int | None) -> Image:
         """Return a PSF whose values are not read yet, opened once for all methods."""
-        if (file, channel) not in self._psfs:
-            self._psfs[file, channel] = open_psf(file, channel)
-        return self._psfs[file, channel]
+        key = f"{file} {channel}"  # a file's sizes may be a list
+        if key not in self._psfs:
+            self._psfs[key] = open_psf(file, channel)
+        return self._psfs[key]
 
     def read(self, channel: int | None) -> Volume:
         """Return a channel, kept until another one is read: each method of a job needs it."""

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from napari.layers import Image, Layer
 from qtpy.QtCore import Qt, Signal
@@ -69,6 +70,7 @@ class ComparePage(QWidget):
         self._viewer, self._jobs = viewer, jobs
         self._images: dict[str, ComparedImage] = {}  # by their hashes
         self._run: PastRun | None = None  # the last one with results
+        self._map_jobs: WeakSet[BackgroundJob] = WeakSet()
         self.image = QComboBox(toolTip="<p>The image whose results are compared. Choose it.</p>")
         self.words = QLabel(NOTHING, wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -177,6 +179,8 @@ class ComparePage(QWidget):
         self.compared.emit("".join(texts), found, compared.run)
 
     def _on_stopped(self, job: BackgroundJob) -> None:
+        if job in self._map_jobs:
+            self.arrange()  # shows the maps so far
         for compared in self._images.values():
             if compared.job is job:
                 compared.job = None
@@ -186,6 +190,7 @@ class ComparePage(QWidget):
         """Add residual maps of all results of the chosen image, and of its other channels."""
         jobs = [self.maps.job(each, self.arrange) for each in self._channels]
         self._jobs.add(*jobs)
+        self._map_jobs.update(jobs)
 
     def save(self, folder: Path) -> None:
         """Queue the writing of the results of the chosen image into a folder."""
@@ -221,6 +226,12 @@ class ComparePage(QWidget):
         """Return a layer with the other channels that are shown with it; itself in any case."""
         found = self._panels().composite_of(layer) if self._key in self._images else []
         return found or [layer]
+
+    def stop(self) -> None:
+        """Show the layers as before; jobs that are cancelled afterwards show nothing here."""
+        self.panels.stop()
+        self._jobs.failed.disconnect(self._on_stopped)
+        self._jobs.cancelled.disconnect(self._on_stopped)
 
     def toggle_blink(self) -> None:
         """Show the other one of the two layers before and after."""
@@ -292,6 +303,8 @@ class ComparePage(QWidget):
             if not self._has_results(compared):
                 del self._images[key]  # frees the image
                 self.image.removeItem(self.image.findData(key))
+                if compared.job is not None:  # there may be no verdicts, if it is cancelled
+                    self._show_words(compared)
         if not self._images:
             self.panels.stop()
         self._show_chosen()
@@ -317,7 +330,8 @@ class ComparePage(QWidget):
         else:
             self.table.show_comparison(remaining.comparison, compared.prefix)
             self.table.mark_outdated(remaining.outdated)
-            self.words.setText(words_of(remaining.verdicts))
+            coming = "" if compared.job is None else COMPARING
+            self.words.setText(words_of(remaining.verdicts) + coming)
 
     def _mark_outdated(self) -> None:
         """Mark the rows of layers that show another iteration now."""

@@ -118,6 +118,7 @@ class ComparedImage:
         plain = {source.name for source in results if _is_plain_rld(source.layer)}
         automatic = {source.name for source in results if _stopped_itself(source.layer)}
         states = [_state_of(source.layer) for source in (inputs.image, *results)]
+        key = (inputs.key, *states, *(each and each.key for each in (known, *results)))
 
         def steps() -> Steps[Comparison]:
             yield Update(Progress(activity="comparing"))  # reading a large image takes a while
@@ -129,7 +130,9 @@ class ComparedImage:
             return (yield from streamed(reports))
 
         def finish(comparison: Comparison) -> None:
-            self.comparison, self._states, self.job = comparison, states, None
+            self.comparison, self._states = comparison, states
+            if self.job is not None and self.job.key == key:  # not if another one waits
+                self.job = None
             rld = _best(comparison, plain)
             too_few = rld is not None and rld not in automatic
             raw, *others = comparison.rows
@@ -148,7 +151,7 @@ class ComparedImage:
         return BackgroundJob(
             "comparison",
             steps,
-            key=(inputs.key, *states, *(each and each.key for each in (known, *results))),
+            key=key,
             done=finish,
             window=WINDOW,
             end_note="",

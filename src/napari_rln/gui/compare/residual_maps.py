@@ -49,8 +49,8 @@ class ResidualMaps:
     def job(self, compared: ComparedImage, shown: Callable[[], None]) -> BackgroundJob:
         """Return a job that adds a hidden map of every result and then calls ``shown``.
 
-        Each map is an update of the job, which :meth:`take` adds. Raises :class:`RlnError` without
-        a PSF or results.
+        Each map is an update of the job, which :meth:`take` adds; a job that is stopped leaves
+        those until then. Raises :class:`RlnError` without a PSF or results.
         """
         inputs, results = compared.inputs, compared.sources(self._viewer)
         if inputs.psf is None:
@@ -74,7 +74,6 @@ class ResidualMaps:
             steps,
             key=(inputs.key, *(result.key for result in results)),
             done=lambda _: shown(),
-            stopped=lambda _: shown(),
             end_note=_ENDED,
             window=WINDOW,
         )

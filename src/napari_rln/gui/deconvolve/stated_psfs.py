@@ -35,7 +35,7 @@ class StatedPsfs(QWidget):
     def __init__(self, viewer: ViewerModel, image: VolumePicker, psf: VolumePicker) -> None:
         super().__init__()
         self._viewer, self._image, self._psf = viewer, image, psf
-        SliderRanges(viewer, self)
+        self.slider_ranges = SliderRanges(viewer, self)
         self._known: WeakKeyDictionary[Layer, StatedPsf] = WeakKeyDictionary()  # by image
         self.note = QLabel(wordWrap=True)
         self.button = QPushButton("Get a PSF")
