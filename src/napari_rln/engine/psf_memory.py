@@ -34,7 +34,9 @@ def check_psf_memory(
     least, stage = 0, method.tiles
     if stage is not None and resolve_device(method.device).type == "cpu":
         least = stage.memory_bytes((1, 1, 1), (z, y, x))
-    left = None if memory_gb == "auto" else Allowance(memory_gb).left_bytes
-    if left is not None and left <= 0:
-        return  # too little for the program alone, which the run says
+    left = None
+    if memory_gb != "auto":
+        left = Allowance(memory_gb).left_bytes
+        if left <= 0:  # the run refuses a limit that the program alone exceeds, whatever the PSF
+            left = int(memory_gb * 1e9)
     check_preparation(psf, image.voxel_um, least_bytes=least, left_bytes=left)
