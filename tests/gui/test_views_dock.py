@@ -1,5 +1,6 @@
 """The dock that shows layers laterally and axially."""
 
+import gc
 import threading
 
 import numpy as np
@@ -215,6 +216,22 @@ def test_a_line_profile_has_the_widths_of_all_layers(dock):
     assert dock.profile.widths["raw · RLD"] == pytest.approx(0.4, rel=0.05)
     dock.profile_on.setCurrentText("no profile")
     assert not dock.profile.isVisible()
+
+
+def test_the_box_of_the_inset_outlives_the_columns_that_it_was_in(dock, monkeypatch):
+    dock.inset.setChecked(True)
+    place = dock.canvas.place
+
+    def collecting(*placed):
+        gc.collect()  # as it may happen at any time: the columns before are freed
+        place(*placed)
+
+    monkeypatch.setattr(dock.canvas, "place", collecting)
+    for _ in range(2):
+        dock.build()
+        assert dock.box.scene() is dock.columns[0].sections["xy"].scene()
+    dock.inset.setChecked(False)
+    assert dock.box.scene() is None
 
 
 def test_the_inset_magnifies_and_the_figure_is_the_command_line_s(dock, idle, tmp_path, qtbot):

@@ -152,6 +152,8 @@ class ViewsDock(QWidget):
 
     def build(self) -> None:
         """Rebuild the columns of the checked layers."""
+        if self.box.scene() is not None:  # a pane that is freed deletes what is in it
+            self.columns[0].sections["xy"].removeItem(self.box)
         self.canvas.clear()
         planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
         move, layers = self.crosshair.move, self.layers.chosen()
