@@ -17,10 +17,10 @@ CASES = [(64, 0.4, 0.1), (100, 0.2, 0.1), (200, 0.1, 0.1), (200, 0.1, 0.2), (257
 def measure(size: int, own_um: float, image_um: float) -> str:
     """Return a row of the table, measured in this process."""
     from napari_rln.core.machine import peak_bytes, used_bytes
-    from napari_rln.core.volume import Volume
+    from napari_rln.core.volume import Volume, shape_on
     from napari_rln.psf.examine import fit_psf
     from napari_rln.psf.prepare import check_psf
-    from napari_rln.psf.resampling import preparation_bytes, shape_on
+    from napari_rln.psf.resampling import preparation_bytes
 
     random = np.random.default_rng(0)
     line = np.exp(-0.5 * ((np.arange(size) - size // 2) / 1.5) ** 2)

@@ -255,3 +255,10 @@ def on_one_grid(psf: OnGrid, image: OnGrid) -> bool:
     """Tell whether a PSF has the voxels of an image; the depth of a 2D PSF does not count."""
     depth = image.voxel_um[0] if psf.shape[0] == 1 else psf.voxel_um[0]
     return same_grid((depth, *psf.voxel_um[1:]), image.voxel_um)
+
+
+def shape_on(data: OnGrid, voxel_um: VoxelUm) -> Shape:
+    """Return the number of voxels (z, y, x) of data on other voxels; one plane stays one."""
+    sizes = zip(data.shape, data.voxel_um, voxel_um, strict=True)
+    z, y, x = (n if n == 1 else max(1, round(n * own / new)) for n, own, new in sizes)
+    return z, y, x

@@ -2,9 +2,9 @@
 
 from napari_rln.core.device import resolve_device
 from napari_rln.core.machine import Allowance, MemoryGb
-from napari_rln.core.volume import OnGrid
+from napari_rln.core.volume import OnGrid, shape_on
 from napari_rln.deconvolution.method import Method
-from napari_rln.psf.resampling import check_preparation, shape_on
+from napari_rln.psf.resampling import check_preparation
 
 
 def check_psf_memory(

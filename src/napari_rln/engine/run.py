@@ -19,7 +19,7 @@ from napari_rln.core.limits import as_dict
 from napari_rln.core.machine import Allowance, used_bytes
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report, duration
-from napari_rln.core.volume import OnGrid, Volume
+from napari_rln.core.volume import OnGrid, Volume, shape_on
 from napari_rln.deconvolution.method import Json, Method
 from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
@@ -47,7 +47,6 @@ from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import Finding
 from napari_rln.psf.from_optics import CompletedOptics, GivenOptics, complete_optics
 from napari_rln.psf.optics import Optics
-from napari_rln.psf.resampling import shape_on
 from napari_rln.registration.register import RegistrationReport
 
 Rows = list[tuple[str, str]]

@@ -18,9 +18,8 @@ from pint import DimensionalityError
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.volume import Shape, Volume, VoxelUm
+from napari_rln.core.volume import Shape, Volume, VoxelUm, shape_on
 from napari_rln.psf.optics import Optics
-from napari_rln.psf.resampling import shape_on
 
 LayerData = tuple[Any, dict[str, Any], str]
 

@@ -17,7 +17,15 @@ from scipy import ndimage
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import checkpoint
 from napari_rln.core.record import jsonable
-from napari_rln.core.volume import Float64Array, OnGrid, Shape, Volume, VoxelUm, on_one_grid
+from napari_rln.core.volume import (
+    Float64Array,
+    OnGrid,
+    Shape,
+    Volume,
+    VoxelUm,
+    on_one_grid,
+    shape_on,
+)
 from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, findings_of
 from napari_rln.psf.peak import Triple, peak_centre, triple
 from napari_rln.psf.pedestal import background_level
@@ -32,7 +40,7 @@ from napari_rln.psf.prepare import (
     unusable,
     without_hot,
 )
-from napari_rln.psf.resampling import check_preparation, shape_on
+from napari_rln.psf.resampling import check_preparation
 from napari_rln.psf.shape import asymmetry, fwhm_um
 
 _UNKNOWN: Triple = (math.nan, math.nan, math.nan)

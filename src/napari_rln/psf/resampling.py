@@ -14,7 +14,7 @@ from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import available_bytes
-from napari_rln.core.volume import Float64Array, OnGrid, Shape, Volume, VoxelUm
+from napari_rln.core.volume import Float64Array, OnGrid, Shape, Volume, VoxelUm, shape_on
 from napari_rln.psf.peak import Triple
 from napari_rln.psf.pieces import PIECE, in_pieces
 
@@ -24,13 +24,6 @@ _MAX_SCALE = 20  # ratio of voxel sizes: a larger one is due to a wrong unit
 # Bytes per voxel, measured (benchmarks/psf_memory.py): of the file while it is examined, and while
 # it is resampled; of the resampled PSF then, and while it is checked; of a piece.
 _EXAMINED_BYTES, _KEPT_BYTES, _NEW_BYTES, _CHECKED_BYTES, _PIECE_BYTES = 85, 40, 24, 76, 150
-
-
-def shape_on(psf: OnGrid, voxel_um: VoxelUm) -> Shape:
-    """Return the number of voxels (z, y, x) of a PSF on other voxels; one plane stays one."""
-    sizes = zip(psf.shape, psf.voxel_um, voxel_um, strict=True)
-    z, y, x = (n if n == 1 else max(1, round(n * own / new)) for n, own, new in sizes)
-    return z, y, x
 
 
 def preparation_bytes(shape: Shape, on_image: Shape) -> int:
