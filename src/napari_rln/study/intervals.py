@@ -98,11 +98,6 @@ def rounded(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def plural(n: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def _widening(n: int) -> float:
     """Return the factor on the half widths of an interval of n objects."""
     end = (1 + COVERAGE) / 2

@@ -16,6 +16,7 @@ from typing import Any
 from napari_rln import __version__
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
+from napari_rln.core.report import plural
 from napari_rln.core.volume import Shape, Volume
 from napari_rln.io.volumes import read
 from napari_rln.networks.model import Model, load_model
@@ -35,7 +36,6 @@ from napari_rln.study.config import (
     StudySettings,
     within,
 )
-from napari_rln.study.intervals import plural
 from napari_rln.study.results import Cell
 from napari_rln.train.training_set import TrainingSet, training_set_of
 from napari_rln.train.training_settings import TrainSettings

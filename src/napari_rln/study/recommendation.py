@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from napari_rln.core.limits import check_limits
+from napari_rln.core.report import plural
 from napari_rln.study.config import PSF_CHANGES
-from napari_rln.study.intervals import FEWEST, Interval, plural, rounded
+from napari_rln.study.intervals import FEWEST, Interval, rounded
 from napari_rln.study.ranking import AgainstBaseline, Ranking, against_baseline, rank
 from napari_rln.study.results import CellResult
 from napari_rln.study.selection import (

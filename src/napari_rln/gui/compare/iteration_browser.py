@@ -8,11 +8,11 @@ from napari.layers import Layer
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
+from napari_rln.core.report import plural
 from napari_rln.gui.deconvolve.streams import ResultStream
 from napari_rln.gui.layers import record_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.narrow_box import make_narrow
-from napari_rln.study.intervals import plural
 
 
 class IterationBrowser(QWidget):

@@ -9,7 +9,7 @@ from napari_rln.core.errors import warn
 from napari_rln.core.generators import interruptible
 from napari_rln.core.machine import MemoryGb
 from napari_rln.core.record import Record
-from napari_rln.core.report import Report
+from napari_rln.core.report import Report, plural
 from napari_rln.core.tiles import TileSide
 from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm
 from napari_rln.deconvolution.classical import RichardsonLucy
@@ -200,9 +200,8 @@ def _other_axes(image: LayerImage) -> str:
     lengths, times = image.layer.data.shape, image.unlabelled
     if not times or lengths[-3] >= min(_FEW_PLANES, max(times)):
         return ""
-    each = f"{lengths[-3]} plane{'s' * (lengths[-3] > 1)}"
     stored, points = (" \N{MULTIPLICATION SIGN} ".join(map(str, n)) for n in (lengths, times))
-    return _AXES.format(image.name, stored, points, each)
+    return _AXES.format(image.name, stored, points, plural(lengths[-3], "plane"))
 
 
 @dataclass(frozen=True, eq=False)

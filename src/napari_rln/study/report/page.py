@@ -7,8 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from napari_rln.core.report import plural
 from napari_rln.io.paths import atomic
-from napari_rln.study.intervals import Interval, plural
+from napari_rln.study.intervals import Interval
 from napari_rln.study.recommendation import SEVERAL_MACHINES, Recommendation
 from napari_rln.study.report.charts import Mark, bar_chart, line_chart, scatter_chart
 from napari_rln.study.report.markup import Markup, element, joined

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from napari_rln.study.intervals import Interval, interval, plural, rounded
+from napari_rln.core.report import plural
+from napari_rln.study.intervals import Interval, interval, rounded
 from napari_rln.study.ranking import AgainstBaseline
 from napari_rln.study.report.markup import Markup, element, joined
 from napari_rln.study.results import SCORES, Cell, CellResult
