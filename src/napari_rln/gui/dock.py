@@ -96,12 +96,9 @@ class Dock(QWidget):
         A page with jobs cancels them when it loses its own parent, and is deleted after the last.
         """
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            if COMPARE in self._pages:
-                self._pages[COMPARE].stop()
-            if DECONVOLVE in self._pages:  # what is still running has nowhere to be compared
-                self._pages[DECONVOLVE].runs.result_finished.disconnect()
-                self._pages[DECONVOLVE].runs.run_finished.disconnect()
-                self._pages[DECONVOLVE].stated.slider_ranges.stop()
+            for title, page in self._pages.items():
+                if title in (COMPARE, DECONVOLVE):
+                    page.stop()
             for title, page in self._pages.items():
                 if title != COMPARE:  # it has the jobs of the deconvolutions
                     page.setParent(None)

@@ -44,6 +44,7 @@ from napari_rln.gui.layers import is_raw
 from napari_rln.gui.layouts import PAGE_MARGIN, Collapsible, ScrollArea, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.slider_ranges import SliderRanges
 
 if TYPE_CHECKING:
     import napari
@@ -64,6 +65,7 @@ class DeconvolvePage(QWidget):
         self.psf.setToolTip("<p>Choose the layer of the PSF, or drop its file here.</p>")
         self.channels = Channels(napari_viewer)
         self.stated = StatedPsfs(napari_viewer, self.image, self.psf)
+        self._slider_ranges = SliderRanges(napari_viewer, self)
         tip = (
             "<p>Correct its centre, background, hot pixels and voxel size, where needed. Untick it "
             "to use the PSF as it is.</p>"
@@ -117,6 +119,12 @@ class DeconvolvePage(QWidget):
         self._take_verdicts(text, run)
         run.take_verdicts(found)
         self.history.update(run)
+
+    def stop(self) -> None:
+        """Leave the sliders as they were; what is still running has nowhere to be compared."""
+        self.runs.result_finished.disconnect()
+        self.runs.run_finished.disconnect()
+        self._slider_ranges.stop()
 
     def showEvent(self, event: Any) -> None:
         """Update the list of models, which may have changed."""

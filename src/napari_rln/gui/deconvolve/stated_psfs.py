@@ -16,7 +16,6 @@ from napari_rln.gui.forms import with_labels
 from napari_rln.gui.layers import COMPUTED, LayerImage, is_psf, layer_data, optics_of
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.slider_ranges import SliderRanges
 from napari_rln.psf.from_optics import CompletedOptics, GivenOptics, complete_optics
 
 _NONE = "none"
@@ -35,7 +34,6 @@ class StatedPsfs(QWidget):
     def __init__(self, viewer: ViewerModel, image: VolumePicker, psf: VolumePicker) -> None:
         super().__init__()
         self._viewer, self._image, self._psf = viewer, image, psf
-        self.slider_ranges = SliderRanges(viewer, self)
         self._known: WeakKeyDictionary[Layer, StatedPsf] = WeakKeyDictionary()  # by image
         self.note = QLabel(wordWrap=True)
         self.button = QPushButton("Get a PSF")
