@@ -114,7 +114,8 @@ class ComparedImage:
         # The volumes that methods share are freed afterwards.
         shared, self.shared = self.shared or Shared(), None
         known = None if truth is None else crop_like(inputs.image, truth)
-        judged = {source.name for source in results if _method_of(source.layer) in RESULTS}
+        made = result_layers(viewer, self.key, RESULTS)  # the others are references
+        judged = {source.name for source in results if source.layer in made}
         plain = {source.name for source in results if _is_plain_rld(source.layer)}
         automatic = {source.name for source in results if _stopped_itself(source.layer)}
         states = [_state_of(source.layer) for source in (inputs.image, *results)]
@@ -168,11 +169,6 @@ def _best(comparison: Comparison, names: set[str]) -> str | None:
     """Return the one of some results that explains the image best; None without any."""
     rows = [row for row in comparison.rows if row.name in names and row.chi2 is not None]
     return min(rows, key=lambda row: row.chi2 or 0.0).name if rows else None
-
-
-def _method_of(layer: Image) -> str:
-    record = record_of(layer)
-    return "" if record is None else record.method
 
 
 def _is_plain_rld(layer: Image) -> bool:

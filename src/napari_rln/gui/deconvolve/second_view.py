@@ -117,9 +117,9 @@ class ViewLayers:
             repair,
         )  # fmt: skip
         if key not in self._pairs:
+            check_psf_memory(self.psf_first, self.first, method)
+            check_psf_memory(self.psf_second, self.second, method)
             first, second = self.first.read(), self.second.read()
-            check_psf_memory(self.psf_first, first, method)
-            check_psf_memory(self.psf_second, second, method)
             yield Update(Progress(activity="preparing the PSFs"))
             psf, psf_b = yield from interruptible(
                 lambda: (
